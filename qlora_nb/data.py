@@ -63,7 +63,8 @@ def _text(path: Path) -> str:
         raise InputError(f"{path} is empty; give a file with at least one row")
     text = raw.decode("utf-8-sig", errors="replace")
     wrong, letters = text.count("\ufffd"), sum(char > "\x7f" for char in text)
-    if wrong * 10 <= letters and "\0" not in text and "\x1b$" not in text:
+    mostly = wrong * 10 <= letters or wrong * 50 <= len(text)
+    if mostly and "\0" not in text and "\x1b$" not in text:
         return text
     raise InputError(f"{path} is not UTF-8, it looks like {_guess(raw)}; "
                      "save it as UTF-8 and try again")
@@ -72,13 +73,9 @@ def _guess(raw: bytes) -> str:
     "The encoding that turns bytes into the most kana."
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in raw:
         return "UTF-16"
-    found = {"a binary file": 0}
-    for name in ("cp932", "euc_jp", "iso2022_jp"):
-        try:
-            found[name] = len(KANA.findall(raw.decode(name)))
-        except UnicodeDecodeError:
-            continue
-    return max(found, key=found.get)
+    names = ("cp932", "euc_jp", "iso2022_jp")
+    kana = {name: len(KANA.findall(raw.decode(name, errors="ignore"))) for name in names}
+    return max(kana, key=kana.get) if any(kana.values()) else "another encoding"
 
 # %% ../nbs/13_data.ipynb #2dee81e7
 def _json_rows(path: Path) -> list:
@@ -133,36 +130,42 @@ def _parquet_rows(path: Path) -> list:
 READERS = {".json": _json_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows,
            ".parquet": _parquet_rows}
 
-# %% ../nbs/13_data.ipynb #3600de9a
+# %% ../nbs/13_data.ipynb #ae545608
 def _hub_rows(
     name: str,  # owner/name of a data set on the hub
     split: str,
     revision: str | None,
 ) -> list:
     "The rows of a data set from the hub or from the local cache; code in it is never run."
-    from datasets import DownloadConfig, load_dataset
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError
+    from datasets import config, load_dataset
 
+    before = config.HF_HUB_OFFLINE
     try:
-        HfApi().dataset_info(name, revision=revision, timeout=20)
-        offline = False
-    except HFValidationError as error:
-        raise InputError(f"data {name!r} is neither a file that exists "
-                         "nor a name like owner/data on the hub") from error
-    except (HfHubHTTPError, OSError, RuntimeError):
-        offline = True
-    except Exception as error:
-        if not type(error).__module__.startswith("httpx"):
-            raise
-        offline = True
-    try:
-        config = DownloadConfig(local_files_only=offline)
-        return list(load_dataset(name, split=split, revision=revision, download_config=config))
-    except Exception as error:
+        config.HF_HUB_OFFLINE = before or not _reachable(name, revision)
+        return list(load_dataset(name, split=split, revision=revision))
+    except InputError:
+        raise
+    except Exception as error:  # every builder has its own exceptions
         reason = str(error).split("\n")[0]
         raise InputError(f"data {name!r} is no local file and could not be loaded from the hub "
                          f"({reason}): check the name, the split and the connection") from error
+    finally:
+        config.HF_HUB_OFFLINE = before
+
+def _reachable(name: str, revision: str | None) -> bool:
+    "Whether the hub answers; asked once, where `load_dataset` would wait through five retries."
+    from httpx import TransportError
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+
+    try:
+        HfApi().dataset_info(name, revision=revision, timeout=20)
+    except (TransportError, OfflineModeIsEnabled):
+        return False
+    except HFValidationError as error:
+        raise InputError(f"data {name!r} is neither a file that exists "
+                         "nor a name like owner/data on the hub") from error
+    return True
 
 # %% ../nbs/13_data.ipynb #ce122466
 def read_rows(
@@ -262,51 +265,62 @@ def _from_text(row: dict, where: str) -> list[dict]:
     return [{"role": names[name], "content": text.strip()}
             for name, text in zip(parts[1::2], parts[2::2])]
 
-# %% ../nbs/13_data.ipynb #b2876d34
+# %% ../nbs/13_data.ipynb #2740059a
 def oasst_conversations(
     rows: list[dict],  # message_id, parent_id, role, text_ja or text; rank when there
     report: DataReport | None = None,
 ) -> list[list[dict]]:  # one conversation for each root message
     "The best-ranked reply at each level of every message tree, as Guanaco was trained."
     report = DataReport() if report is None else report
-    known = {row["message_id"] for row in rows}
-    children, roots = {}, []
+    nodes, children = {}, {}
     for index, row in enumerate(rows):
-        parent = row.get("parent_id") or None
-        (children.setdefault(parent, []) if parent else roots).append((index, row))
-    lost = sum(len(c) for parent, c in children.items() if parent not in known)
-    report.drop("reply without its parent", lost)
-    return [_best_path(root, children, report) for root in roots if not _bad(root, children, report)]
+        nodes.setdefault(row["message_id"], (index, row))
+    report.drop("message with an id seen before", len(rows) - len(nodes))
+    for id, (_, row) in nodes.items():
+        children.setdefault(row.get("parent_id") or None, []).append(id)
+    bad = _below([id for id, (_, row) in nodes.items() if _ng(row)], children)
+    report.drop("bad translation", len(bad))
+    trees = _below(children.get(None, []), children)
+    report.drop("reply without its parent", len(nodes.keys() - trees - bad))
+    best = {parent: min((id for id in ids if id not in bad), key=lambda id: _rank(nodes[id]),
+                        default=None) for parent, ids in children.items() if parent}
+    roots = [id for id in children.get(None, []) if id not in bad]
+    found = [[_turn(nodes[id]) for id in _path(root, best)] for root in roots]
+    report.drop("lower-ranked reply", len(trees - bad) - sum(map(len, found)))
+    return found
 
-def _bad(node: tuple, children: dict, report: DataReport) -> bool:
-    "Whether a message is marked as badly translated; then all below it is dropped and counted."
-    if not _ng(node[1]):
-        return False
-    below = [node]
-    for _, row in below:
-        below += children.get(row["message_id"], [])
-    report.drop("bad translation", len(below))
-    return True
+def _below(ids: list, children: dict) -> set:
+    "The messages with these ids and all that answer them, directly or not."
+    found, queue = set(), list(ids)
+    while queue:
+        id = queue.pop()
+        if id not in found:
+            found.add(id)
+            queue += children.get(id, [])
+    return found
 
-def _best_path(node: tuple, children: dict, report: DataReport) -> list[dict]:
-    "The turns from a root down, always to the best-ranked reply."
-    turns = []
-    while node:
-        index, row = node
-        where = f"row {_number(row, index)}"
-        text = _string(row, "text_ja" if "text_ja" in row else "text", where)
-        turns.append(_message({"role": row.get("role"), "content": text}, where))
-        replies = [c for c in children.get(row["message_id"], []) if not _bad(c, children, report)]
-        replies.sort(key=lambda c: (_rank(c[1]), c[0]))
-        node = replies[0] if replies else None
-    return turns
+def _path(id, best: dict) -> list:
+    "The ids from a root down, always to the best reply."
+    path = []
+    while id is not None:
+        path.append(id)
+        id = best.get(id)
+    return path
 
-def _rank(row: dict) -> float:
-    "0 is the best reply; one without a rank comes last."
+def _turn(node: tuple) -> dict:
+    "A message row as role and content."
+    index, row = node
+    where = f"row {_number(row, index)}"
+    text = _string(row, "text_ja" if "text_ja" in row else "text", where)
+    return _message({"role": row.get("role"), "content": text}, where)
+
+def _rank(node: tuple) -> tuple:
+    "0 is the best reply; those without a rank come last, in the order of the rows."
+    index, row = node
     try:
-        return float(row.get("rank"))
+        return float(row.get("rank")), index
     except (TypeError, ValueError):
-        return float("inf")
+        return float("inf"), index
 
 def _ng(row: dict) -> bool:
     "Whether a row is marked as a bad translation."
@@ -538,7 +552,7 @@ class Collator:
     def __call__(
         self,
         examples: list[dict],  # input_ids, labels, and position_ids when packed
-    ) -> dict:  # int64 tensors (batch, tokens); packed rows come without an attention mask
+    ) -> dict:  # int64 tensors (batch, tokens); packed rows: use_cache instead of attention_mask
         "A batch for a causal language model."
         longest = max(len(example["input_ids"]) for example in examples)
         length = -(-longest // self.multiple) * self.multiple
@@ -551,8 +565,10 @@ class Collator:
             columns["position_ids"] = [list(e["position_ids"]) for e in examples]
         else:
             columns["attention_mask"] = [[1] * len(e["input_ids"]) for e in examples]
-        return {name: torch.tensor([_padded(row, length, fill.get(name)) for row in rows])
-                for name, rows in columns.items()}
+        batch = {name: torch.tensor([_padded(row, length, fill.get(name)) for row in rows])
+                 for name, rows in columns.items()}
+        # Without a cache and a mask, transformers keeps examples apart where positions restart.
+        return batch | ({"use_cache": False} if "position_ids" in batch else {})
 
 def _padded(row: list[int], length: int, value: int | None) -> list[int]:
     "The row filled up to a length; positions (no value) start again from 0."
