@@ -18,17 +18,17 @@ PRESETS = {
     "micro": dict(
         rank=8, alpha=16.0, dropout=0.0, learning_rate=4e-3, schedule="cosine", warmup=0.03,
         steps=250, batch_size=32, accumulation=1, max_grad_norm=1.0, beta2=0.999,
-        save_steps=50, eval_steps=50,
+        save_steps=50, eval_steps=50, max_new_tokens=24,
     ),
     "standard": dict(
         rank=16, alpha=32.0, dropout=0.05, learning_rate=2e-4, schedule="cosine", warmup=0.03,
         epochs=1.0, batch_size=4, accumulation=4, max_grad_norm=0.3, beta2=0.999,
-        save_steps=100, eval_steps=0,
+        save_steps=100, eval_steps=0, max_new_tokens=64,
     ),
     "guanaco": dict(
         rank=64, alpha=16.0, dropout=0.1, learning_rate=2e-4, schedule="constant_with_warmup",
         warmup=0.03, steps=1875, batch_size=4, accumulation=4, max_grad_norm=0.3, beta2=0.999,
-        save_steps=250, eval_steps=0,
+        save_steps=250, eval_steps=0, max_new_tokens=64,
     ),
 }
 
@@ -73,7 +73,8 @@ class FinetuneOptions:
     sequence_length: Optional[int] = _option(
         None, "longest row in tokens (default: 1024, or the model's context if that is less)")
     packing: bool = _option(False, "fill each row with several examples")
-    max_new_tokens: int = _option(64, "longest answer when held-out questions are asked")
+    max_new_tokens: Optional[int] = _option(
+        None, "longest answer when held-out questions are asked")
 
     steps: Optional[int] = _option(None, "optimizer steps; wins over --epochs")
     epochs: Optional[float] = _option(None, "passes over the data")

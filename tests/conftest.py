@@ -8,7 +8,7 @@ import pytest
 
 from qlora_nb.micro import micro_folder
 
-COMMAND = [sys.executable, "-m", "qlora_nb.cli"]
+COMMAND = [str(Path(sys.executable).with_name("qlora-nb"))]
 
 
 @pytest.fixture
