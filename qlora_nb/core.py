@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'InputError', 'unknown_name', 'whole_file', 'whole_folder', 'replace_folder', 'write_json', 'versions',
-           'machine', 'hub_folder']
+           'machine', 'stored_result', 'hub_folder']
 
 # %% ../nbs/core.ipynb #a2a77f05
 import difflib
@@ -141,6 +141,18 @@ def _processor() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+# %% ../nbs/core.ipynb #5a49bc4c
+def stored_result(
+    name: str,  # as in "finetune_cpu"
+) -> dict:
+    "A result of `benchmarks/`, with the machine and the versions that it was measured on."
+    package = Path(__file__).parent
+    for folder in (package.parent / "benchmarks" / "results", package / "results"):
+        if (folder / f"{name}.json").is_file():
+            return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    raise InputError(f"there is no stored result {name!r}; run the script in benchmarks/ that "
+                     "measures it")
 
 # %% ../nbs/core.ipynb #2f8ca127
 def hub_folder(
