@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from .core import InputError, unknown_name
+from .core import InputError
 
 # %% ../nbs/13_data.ipynb #1978d031
 @dataclass(frozen=True)
@@ -325,6 +325,22 @@ READERS = {".json": _json_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows,
            ".parquet": _parquet_rows}
 
 # %% ../nbs/13_data.ipynb #ae545608
+def _reachable(name: str, revision: str | None) -> bool:
+    "Whether the hub answers; asked once, where `load_dataset` would wait through five retries."
+    from httpx import TransportError
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+
+    try:
+        HfApi().dataset_info(name, revision=revision, timeout=20)
+    except (TransportError, OfflineModeIsEnabled):
+        return False
+    except HFValidationError as error:
+        raise InputError(f"data {name!r} is neither a file that exists "
+                         "nor a name like owner/data on the hub") from error
+    return True
+
+# %% ../nbs/13_data.ipynb #4afca018
 def _hub_rows(
     name: str,  # owner/name of a data set on the hub
     split: str,
@@ -346,22 +362,22 @@ def _hub_rows(
     finally:
         config.HF_HUB_OFFLINE = before
 
-def _reachable(name: str, revision: str | None) -> bool:
-    "Whether the hub answers; asked once, where `load_dataset` would wait through five retries."
-    from httpx import TransportError
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
-
-    try:
-        HfApi().dataset_info(name, revision=revision, timeout=20)
-    except (TransportError, OfflineModeIsEnabled):
-        return False
-    except HFValidationError as error:
-        raise InputError(f"data {name!r} is neither a file that exists "
-                         "nor a name like owner/data on the hub") from error
-    return True
-
 # %% ../nbs/13_data.ipynb #ce122466
+def _rows(source, split: str, revision: str | None) -> list:
+    "The rows of a file by its suffix, or of a data set on the hub."
+    path = Path(source).expanduser()
+    if path.is_dir():
+        raise InputError(f"{source} is a folder; expected one file: {', '.join(READERS)}")
+    if path.is_file():
+        if path.suffix.lower() not in READERS:
+            raise InputError(f"{source} has the suffix {path.suffix!r}; "
+                             f"expected one of {', '.join(READERS)}")
+        return READERS[path.suffix.lower()](path)
+    if path.suffix.lower() in READERS or path.is_absolute() or str(source).startswith((".", "~")):
+        raise InputError(f"there is no file {source}; check the path")
+    return _hub_rows(str(source), split, revision)
+
+# %% ../nbs/13_data.ipynb #0c962777
 def read_rows(
     source,  # a .json, .jsonl, .csv or .parquet file, or a data set's name on the hub
     report: DataReport | None = None,  # counts what is read and dropped
@@ -390,20 +406,6 @@ def read_rows(
         raise InputError(f"{source} leaves no row to use ({report}); give a file with rows")
     report.kept = len(kept)
     return kept
-
-def _rows(source, split: str, revision: str | None) -> list:
-    "The rows of a file by its suffix, or of a data set on the hub."
-    path = Path(source).expanduser()
-    if path.is_dir():
-        raise InputError(f"{source} is a folder; expected one file: {', '.join(READERS)}")
-    if path.is_file():
-        if path.suffix.lower() not in READERS:
-            raise InputError(f"{source} has the suffix {path.suffix!r}; "
-                             f"expected one of {', '.join(READERS)}")
-        return READERS[path.suffix.lower()](path)
-    if path.suffix.lower() in READERS or path.is_absolute() or str(source).startswith((".", "~")):
-        raise InputError(f"there is no file {source}; check the path")
-    return _hub_rows(str(source), split, revision)
 
 # %% ../nbs/13_data.ipynb #99bf4159
 ROLES = {"user": "user", "human": "user", "prompter": "user", "assistant": "assistant",
@@ -459,6 +461,29 @@ def _from_text(row: dict, where: str) -> list[dict]:
     return [{"role": names[name], "content": text.strip()}
             for name, text in zip(parts[1::2], parts[2::2])]
 
+# %% ../nbs/13_data.ipynb #41018be9
+def _below(ids: list, children: dict) -> set:
+    "The messages with these ids and all that answer them, directly or not."
+    found, queue = set(), list(ids)
+    while queue:
+        id = queue.pop()
+        if id not in found:
+            found.add(id)
+            queue += children.get(id, [])
+    return found
+
+def _rank(node: tuple) -> tuple:
+    "0 is the best reply; those without a rank come last, in the order of the rows."
+    index, row = node
+    try:
+        return float(row.get("rank")), index
+    except (TypeError, ValueError):
+        return float("inf"), index
+
+def _ng(row: dict) -> bool:
+    "Whether a row is marked as a bad translation."
+    return str(row.get("ng_translation")) in ("1", "1.0", "True")
+
 # %% ../nbs/13_data.ipynb #2740059a
 def oasst_conversations(
     rows: list[dict],  # message_id, parent_id, role, text_ja or text; rank when there
@@ -483,16 +508,6 @@ def oasst_conversations(
     report.drop("lower-ranked reply", len(trees - bad) - sum(map(len, found)))
     return found
 
-def _below(ids: list, children: dict) -> set:
-    "The messages with these ids and all that answer them, directly or not."
-    found, queue = set(), list(ids)
-    while queue:
-        id = queue.pop()
-        if id not in found:
-            found.add(id)
-            queue += children.get(id, [])
-    return found
-
 def _path(id, best: dict) -> list:
     "The ids from a root down, always to the best reply."
     path = []
@@ -507,18 +522,6 @@ def _turn(node: tuple) -> dict:
     where = f"row {_number(row, index)}"
     text = _string(row, "text_ja" if "text_ja" in row else "text", where)
     return _message({"role": row.get("role"), "content": text}, where)
-
-def _rank(node: tuple) -> tuple:
-    "0 is the best reply; those without a rank come last, in the order of the rows."
-    index, row = node
-    try:
-        return float(row.get("rank")), index
-    except (TypeError, ValueError):
-        return float("inf"), index
-
-def _ng(row: dict) -> bool:
-    "Whether a row is marked as a bad translation."
-    return str(row.get("ng_translation")) in ("1", "1.0", "True")
 
 # %% ../nbs/13_data.ipynb #4c63d2b0
 def _flatten(rows: list[dict]) -> list[dict]:
@@ -548,12 +551,27 @@ def _recognise(rows: list[dict]):
                      + "; messages; conversations; text; message_id + parent_id + role + text")
 
 # %% ../nbs/13_data.ipynb #2b8cd7ed
+def _complete(turns: list[dict], seen: set) -> tuple[list[dict], str]:
+    "A conversation up to its last answer, and the reason why it cannot be used, or ''."
+    answers = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
+    turns = turns[: answers[-1] + 1] if answers else []
+    if not turns or not all(turns[i]["content"] for i in answers):
+        return turns, "without an answer"
+    if not any(turn["role"] == "user" and turn["content"] for turn in turns):
+        return turns, "without a question"
+    key = json.dumps(turns)
+    if key in seen:
+        return turns, "duplicate"
+    seen.add(key)
+    return turns, ""
+
+# %% ../nbs/13_data.ipynb #f0a8b8b5
 def conversations(
     rows: list[dict],  # as `read_rows` gives them
     report: DataReport | None = None,
 ) -> list[list[dict]]:  # conversations: lists of {"role": ..., "content": ...}
     "Dialogues from rows in any of the usual columns; what has no answer is dropped and counted."
-    report = DataReport() if report is None else report
+    report = DataReport(read=len(rows)) if report is None else report
     if all(isinstance(row.get("prompt"), dict) for row in rows):
         rows = _flatten(rows)
     if all({"message_id", "role"} <= set(row) for row in rows):
@@ -573,20 +591,6 @@ def conversations(
         raise InputError(f"no conversation is left ({report}); give rows that have answers")
     return kept
 
-def _complete(turns: list[dict], seen: set) -> tuple[list[dict], str]:
-    "A conversation up to its last answer, and the reason why it cannot be used, or ''."
-    answers = [i for i, turn in enumerate(turns) if turn["role"] == "assistant"]
-    turns = turns[: answers[-1] + 1] if answers else []
-    if not turns or not all(turns[i]["content"] for i in answers):
-        return turns, "without an answer"
-    if not any(turn["role"] == "user" and turn["content"] for turn in turns):
-        return turns, "without a question"
-    key = json.dumps(turns)
-    if key in seen:
-        return turns, "duplicate"
-    seen.add(key)
-    return turns, ""
-
 # %% ../nbs/13_data.ipynb #403e7a62
 def encode_all(
     conversations: list[list[dict]],
@@ -597,7 +601,7 @@ def encode_all(
     report: DataReport | None = None,
 ) -> list[dict]:  # examples as `encode` gives them
     "All dialogues that fit into `max_length` tokens, as examples to train on."
-    report = DataReport() if report is None else report
+    report = DataReport(read=len(conversations)) if report is None else report
     format = _fitted(format, tokenizer)
     examples = [encode(c, tokenizer, format, train_on_prompt) for c in conversations]
     kept = [e for e in examples if len(e["input_ids"]) <= max_length]

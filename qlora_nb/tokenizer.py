@@ -164,6 +164,25 @@ def _wrap(
         **source, **known, clean_up_tokenization_spaces=False, **options)
 
 # %% ../nbs/12_tokenizer.ipynb #9c906568
+def _open_sentencepiece(path) -> tuple[SentencePieceProcessor, SentencePieceModel]:
+    "The model as SentencePiece runs it and as it is written."
+    try:
+        processor, model = SentencePieceProcessor(model_file=str(path)), read_sentencepiece(path)
+    except (OSError, RuntimeError, ValueError, IndexError, KeyError) as error:
+        raise InputError(f"{path} is not a SentencePiece model: the file is missing or damaged; "
+                         "copy or download it again") from error
+    if not model.unigram:
+        raise InputError(f"{path} is a SentencePiece model of another algorithm; "
+                         "expected unigram, as rinna's and LINE's GPT-NeoX models have")
+    return processor, model
+
+def _ids(processor: SentencePieceProcessor) -> dict[str, int]:
+    "The special ids that a SentencePiece model defines."
+    ids = {"bos": processor.bos_id(), "eos": processor.eos_id(),
+           "unk": processor.unk_id(), "pad": processor.pad_id()}
+    return {name: id for name, id in ids.items() if id >= 0}
+
+# %% ../nbs/12_tokenizer.ipynb #dbbb3dbe
 def sentencepiece_tokenizer(
     path,  # a SentencePiece unigram model: spiece.model, tokenizer.model
     **special_tokens: str,  # bos_token, eos_token, pad_token, unk_token; else the model's own
@@ -184,26 +203,9 @@ def sentencepiece_tokenizer(
         if kind in (CONTROL, UNKNOWN)  # or a symbol that would not survive normalization, as \n
         or (kind == USER_DEFINED and tokenizer.normalizer.normalize_str(text) != text)])
     own = {f"{name}_token": processor.id_to_piece(id) for name, id in _ids(processor).items()}
-    known = {n: text for n, text in special_tokens.items() if tokenizer.token_to_id(text) is not None}
+    known = {name: text for name, text in special_tokens.items()
+             if tokenizer.token_to_id(text) is not None}
     return _wrap({"tokenizer_object": tokenizer}, own | known, split_special_tokens=True)
-
-def _open_sentencepiece(path) -> tuple[SentencePieceProcessor, SentencePieceModel]:
-    "The model as SentencePiece runs it and as it is written."
-    try:
-        processor, model = SentencePieceProcessor(model_file=str(path)), read_sentencepiece(path)
-    except (OSError, RuntimeError, ValueError, IndexError, KeyError) as error:
-        raise InputError(f"{path} is not a SentencePiece model: the file is missing or damaged; "
-                         "copy or download it again") from error
-    if not model.unigram:
-        raise InputError(f"{path} is a SentencePiece model of another algorithm; "
-                         "expected unigram, as rinna's and LINE's GPT-NeoX models have")
-    return processor, model
-
-def _ids(processor: SentencePieceProcessor) -> dict[str, int]:
-    "The special ids that a SentencePiece model defines."
-    ids = {"bos": processor.bos_id(), "eos": processor.eos_id(),
-           "unk": processor.unk_id(), "pad": processor.pad_id()}
-    return {name: id for name, id in ids.items() if id >= 0}
 
 # %% ../nbs/12_tokenizer.ipynb #a6e85d5f
 NAMES = ["bos_token", "eos_token", "pad_token", "unk_token"]
@@ -269,7 +271,8 @@ def load_tokenizer(
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises a bare Exception
-        raise InputError(f"{file} is not a tokenizer: {error}; copy or download it again") from error
+        raise InputError(f"{file} is not a tokenizer: {error}; "
+                         "copy or download it again") from error
     split = bool(_json(folder / "tokenizer_config.json").get("split_special_tokens"))
     special_tokens = _ids_of_config(folder, tokenizer) | _special_tokens(folder)
     return _wrap({"tokenizer_file": str(file)}, special_tokens, split_special_tokens=split)
