@@ -47,6 +47,19 @@ FORMATS = {
     "plain": PromptFormat("plain", "質問: ", "回答: ", "\n"),
 }
 
+# %% ../nbs/13_data.ipynb #d12d080e
+def _fitted(format: PromptFormat, tokenizer) -> PromptFormat:
+    "The format with a line break that survives the tokenizer: its own, \\n, <NL>, or a space."
+    for newline in (format.newline, "\n", "<NL>"):
+        if tokenizer.decode(_ids(tokenizer, newline)) == newline:
+            if newline != "<NL>" or newline in tokenizer.get_vocab():
+                return replace(format, newline=newline)
+    return replace(format, newline=" ")
+
+def _ids(tokenizer, text: str) -> list[int]:
+    "A text's tokens: nothing is added, and no special token can be written by hand."
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
 # %% ../nbs/13_data.ipynb #e2f16157
 def choose_format(
     name,  # a format's name, a model's name on the hub, or its local folder
@@ -65,18 +78,6 @@ def choose_format(
     else:
         found = "rinna" if "<NL>" in tokenizer.get_vocab() else "plain"
     return _fitted(FORMATS[found], tokenizer)
-
-def _fitted(format: PromptFormat, tokenizer) -> PromptFormat:
-    "The format with a line break that survives the tokenizer: its own, \\n, <NL>, or a space."
-    for newline in (format.newline, "\n", "<NL>"):
-        if tokenizer.decode(_ids(tokenizer, newline)) == newline:
-            if newline != "<NL>" or newline in tokenizer.get_vocab():
-                return replace(format, newline=newline)
-    return replace(format, newline=" ")
-
-def _ids(tokenizer, text: str) -> list[int]:
-    "A text's tokens: nothing is added, and no special token can be written by hand."
-    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 # %% ../nbs/13_data.ipynb #83c0df5c
 def _segments(
@@ -602,7 +603,6 @@ def encode_all(
 ) -> list[dict]:  # examples as `encode` gives them
     "All dialogues that fit into `max_length` tokens, as examples to train on."
     report = DataReport(read=len(conversations)) if report is None else report
-    format = _fitted(format, tokenizer)
     examples = [encode(c, tokenizer, format, train_on_prompt) for c in conversations]
     kept = [e for e in examples if len(e["input_ids"]) <= max_length]
     report.drop("too long", len(examples) - len(kept))
