@@ -349,7 +349,7 @@ def test_code_and_words_can_be_read_by_day_and_by_night(browser, base, pages):
       const poor = {};
       for (const e of document.querySelectorAll('article .highlight span, article p, article code, '
           + 'article li, article td, article summary, article a')) {
-        if (!e.textContent.trim() || e.closest('.text_html')) continue;
+        if (!e.textContent.trim() || e.closest('.text_html, .headerlink')) continue;
         const [a, b] = [light(getComputedStyle(e).color), light(behind(e))].sort((x, y) => y - x);
         const ratio = (a + 0.05) / (b + 0.05);
         if (ratio < 4.5) poor[e.tagName + '.' + e.className] = [ratio.toFixed(2),
