@@ -362,7 +362,7 @@ def reference(books: dict, symbols: Symbols) -> str:
         if rows:
             title = f"## `{settings()['lib_name']}.{home}`"
             chapter = f"From [](./{page(name)}.ipynb)."
-            blocks.append("\n".join([title, "", chapter, "", "| | |", "|---|---|", *rows]))
+            blocks.append("\n".join([title, "", chapter, "", "| definition | what it is |", "|---|---|", *rows]))
     return "\n\n".join(blocks) + "\n"
 
 

@@ -90,8 +90,9 @@ def search(names: list) -> None:
     with whole_folder(SITE) as fresh:
         shutil.copytree(HTML, fresh, ignore=unused, dirs_exist_ok=True)
         (fresh / ".nojekyll").touch()  # GitHub Pages would leave out folders that begin with _
+        # Read as Japanese, text without spaces is cut into words, and English words still are.
         run([sys.executable, "-m", "pagefind", "--site", str(fresh), "--quiet",
-             "--root-selector", "article.bd-article",
+             "--force-language", "ja", "--root-selector", "article.bd-article",
              "--exclude-selectors", ".headerlink, .math, .viewcode-link, .toctree-wrapper"],
             "its message stands above", stderr=subprocess.STDOUT)
 

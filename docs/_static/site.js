@@ -70,6 +70,8 @@ dialog.querySelector("form").addEventListener("submit", (event) => {
 dialog.addEventListener("keydown", (event) => {
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (step) { event.preventDefault(); move(step); }
+  // In a search field Escape would only empty it.
+  if (event.key === "Escape") { event.preventDefault(); dialog.close(); }
 });
 // The theme listens for Ctrl+K too: this listener is asked first.
 addEventListener("keydown", (event) => {

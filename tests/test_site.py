@@ -1,0 +1,374 @@
+"""The built site in a browser: every page of _site/, served below a path, opened in Chromium."""
+import ast
+import functools
+import http.server
+import json
+import re
+import shutil
+import sys
+import threading
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urljoin, urlparse
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SITE = ROOT / "_site"
+BELOW = "/some/where/below"
+FLAGS = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]
+
+sys.path.insert(0, str(ROOT / "docs"))
+import adapter  # noqa: E402
+import project  # noqa: E402
+
+
+# --- the site, a server and a browser ------------------------------------------------------------
+
+@pytest.fixture(scope="session")
+def pages() -> dict:
+    "Page name -> its notebook, or None for a page that has none."
+    if not (SITE / "index.html").exists():
+        pytest.fail("_site/ holds no site; build it first: make docs", pytrace=False)
+    books = {project.page(path.name): path for path in project.notebooks()}
+    missing = sorted(name for name in books if not (SITE / f"{name}.html").exists())
+    if missing:
+        pytest.fail(f"_site/ is older than nbs/: no page for {missing}; run: make docs",
+                    pytrace=False)
+    return {path.stem: books.get(path.stem) for path in sorted(SITE.glob("*.html"))}
+
+
+class Below(http.server.SimpleHTTPRequestHandler):
+    "Serves the site below a path, and nothing beside it."
+
+    def translate_path(self, path):
+        inside = urlparse(path).path.startswith(BELOW + "/")
+        return super().translate_path(path[len(BELOW):] if inside else "/nothing/here")
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="session")
+def base(pages):
+    handler = functools.partial(Below, directory=str(SITE))
+    with http.server.ThreadingHTTPServer(("localhost", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://localhost:{server.server_port}{BELOW}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as play:
+        names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+        found = next(filter(None, map(shutil.which, names)), play.chromium.executable_path)
+        if not Path(found).exists():
+            pytest.fail("no Chromium was found; install your system's chromium package, "
+                        "or run: playwright install chromium", pytrace=False)
+        running = play.chromium.launch(executable_path=found, args=FLAGS)
+        yield running
+        running.close()
+
+
+class Tab:
+    "A tab that remembers what went wrong in it."
+
+    def __init__(self, browser, base, **options):
+        self.context = browser.new_context(**options)
+        self.page, self.base, self.faults, self.foreign = self.context.new_page(), base, [], []
+        self.page.on("console", self.spoke)
+        self.page.on("pageerror", lambda error: self.faults.append(f"exception: {error}"))
+        self.page.on("requestfailed", lambda made: self.faults.append(f"failed: {made.url}"))
+        self.page.on("response", self.answered)
+        self.page.on("request", self.asked)
+
+    def spoke(self, message):
+        if message.type == "error":
+            self.faults.append(f"console: {message.text}")
+
+    def answered(self, response):
+        if response.status >= 400:
+            self.faults.append(f"{response.status}: {response.url}")
+
+    def asked(self, request):
+        own = urlparse(request.url).netloc == urlparse(self.base).netloc
+        if not own and urlparse(request.url).scheme not in ("data", "blob", "about"):
+            self.foreign.append(request.url)
+
+    def open(self, name):
+        self.page.goto(f"{self.base}{name}.html")
+        self.page.wait_for_load_state("networkidle")
+        self.page.evaluate("() => window.MathJax?.startup?.promise.then(() => 0)")
+        return self.page
+
+
+@pytest.fixture
+def tab(browser, base):
+    made = Tab(browser, base)
+    yield made
+    made.context.close()
+
+
+LOOK = """() => ({
+  faults: [],
+  ids: [...document.querySelectorAll('[id]')].map(e => e.id),
+  links: [...document.querySelectorAll('a[href]')].map(a => a.href),
+  images: [...document.querySelectorAll('article img')].map(i => [i.src, i.naturalWidth, i.alt]),
+  math: document.querySelectorAll('article .math').length,
+  raw: [...document.querySelectorAll('article .math')]
+    .filter(e => !e.querySelector('mjx-container svg')).map(e => e.textContent),
+  wrong: document.querySelectorAll('[data-mml-node=merror]').length,
+  widgets: document.querySelectorAll('article .jupyter-widgets').length,
+  colab: document.querySelector('a.open-colab')?.href ?? null,
+  source: document.querySelector('a.open-source').href,
+  code: document.querySelectorAll('article div.cell_input pre').length,
+})"""
+
+
+@pytest.fixture(scope="session")
+def looked(browser, base, pages) -> dict:
+    "Page name -> what stands on it, after its scripts have run, and what went wrong."
+    found = {}
+    for name in pages:
+        made = Tab(browser, base)
+        found[name] = made.open(name).evaluate(LOOK)
+        found[name].update(faults=made.faults, foreign=made.foreign)
+        made.context.close()
+    return found
+
+
+def markdown(notebook) -> str:
+    "The prose of a notebook, without code blocks and code spans."
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    text = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    return re.sub(r"```.*?```|`[^`\n]+`", "", text, flags=re.S)
+
+
+# --- every page ----------------------------------------------------------------------------------
+
+def test_pages_open_without_an_error(looked):
+    assert {name: page["faults"] for name, page in looked.items() if page["faults"]} == {}
+
+
+def test_no_request_leaves_the_host(looked):
+    assert {name: page["foreign"] for name, page in looked.items() if page["foreign"]} == {}
+
+
+def test_formulae_are_rendered(looked, pages):
+    assert {name: page["raw"] for name, page in looked.items() if page["raw"]} == {}
+    assert [name for name, page in looked.items() if page["wrong"]] == []
+    written = {name for name, book in pages.items()
+               if book and re.search(r"(?<!\\)\$[^$\s](?:[^$]*[^$\s])?\$", markdown(book))}
+    assert {name for name in written if not looked[name]["math"]} == set()
+
+
+def test_pictures_load_and_are_described(looked):
+    assert [image for page in looked.values() for image in page["images"] if not image[1]] == []
+    for name, page in looked.items():
+        captions = re.findall(r"class=\"figure-caption\"", (SITE / f"{name}.html").read_text("utf-8"))
+        assert sum(bool(alt) for _, _, alt in page["images"]) >= len(captions), name
+
+
+def test_widgets_show_their_saved_state(looked, pages):
+    view = "application/vnd.jupyter.widget-view+json"
+    with_widgets = [name for name, book in pages.items()
+                    if book and f'"{view}"' in book.read_text(encoding="utf-8")]
+    assert [name for name in with_widgets if not looked[name]["widgets"]] == []
+
+
+def test_links_inside_the_site_resolve(looked, base):
+    broken = []
+    for name, page in looked.items():
+        for link in page["links"]:
+            address, anchor = urldefrag(urljoin(f"{base}{name}.html", link))
+            if not address.startswith(base):
+                continue
+            target = address[len(base):] or "index.html"
+            if not (SITE / target).is_file():
+                broken.append((name, link))
+            elif anchor and unquote(anchor) not in looked[Path(target).stem]["ids"]:
+                broken.append((name, link))
+    assert broken == []
+
+
+def test_addresses_follow_the_settings(looked, pages):
+    "Colab, source and links into the repository name owner and repository of settings.ini."
+    settings = project.settings()
+    for name, book in pages.items():
+        if book:
+            place = f"github/{settings['user']}/{settings['repo']}/blob/{settings['branch']}"
+            colab = f"https://colab.research.google.com/{place}/nbs/{book.name}"
+            assert looked[name]["colab"] == colab
+            assert looked[name]["source"] == project.source(f"nbs/{book.name}")
+    # The two cells that serve readers on Colab are not part of the page.
+    assert all("colab-badge" not in (SITE / f"{name}.html").read_text("utf-8") for name in pages)
+
+
+def test_exported_definitions_have_entries_that_lead_to_their_source(looked, pages):
+    count = 0
+    for name, book in pages.items():
+        nb = json.loads(book.read_text(encoding="utf-8")) if book else {"cells": []}
+        home = adapter.module(nb)
+        module = ROOT / "qlora_nb" / f"{home}.py"
+        lines = module.read_text(encoding="utf-8").splitlines() if home else []
+        for cell in nb["cells"]:
+            kinds = adapter.directives(cell) if cell["cell_type"] == "code" else set()
+            if not kinds & {"export", "exports"} or "hide" in kinds:
+                continue
+            for node in adapter.definitions("".join(cell["source"])):
+                assert f"qlora_nb.{home}.{node.name}" in looked[name]["ids"]
+                source = [int(link.rsplit("#L", 1)[1]) for link in looked[name]["links"]
+                          if f"/qlora_nb/{home}.py#L" in link]
+                kind = "class" if isinstance(node, ast.ClassDef) else "def"
+                assert any(re.match(rf"(async )?{kind} {node.name}\b", lines[line - 1])
+                           for line in source), f"no source link for {home}.{node.name}"
+                count += 1
+    assert count > 5
+
+
+def test_reference_lists_every_definition(looked):
+    full = {f"qlora_nb.{home}.{name}" for home, name in exported()}
+    listed = {unquote(urldefrag(link)[1]) for link in looked["reference"]["links"]}
+    assert full - listed == set()
+
+
+def exported() -> set:
+    "(module, name) of every exported definition."
+    found = set()
+    for path in project.notebooks():
+        nb = json.loads(path.read_text(encoding="utf-8"))
+        for cell in nb["cells"]:
+            kinds = adapter.directives(cell) if cell["cell_type"] == "code" else set()
+            if kinds & {"export", "exports"} and "hide" not in kinds:
+                nodes = adapter.definitions("".join(cell["source"]))
+                found |= {(adapter.module(nb), node.name) for node in nodes}
+    return found
+
+
+def test_code_of_chapters_is_on_their_pages(looked, pages):
+    chapters = [name for name, book in pages.items() if book and adapter.module(
+        json.loads(book.read_text(encoding="utf-8")))]
+    assert [name for name in chapters if not looked[name]["code"]] == []
+
+
+# --- what a reader does --------------------------------------------------------------------------
+
+def find(page, words: str) -> list:
+    "Type words into the search box; return the names of the pages that it offers."
+    if not page.locator("#book-search").is_visible():
+        page.keyboard.press("Control+k")
+    page.fill("#book-search input", "")
+    page.wait_for_function("() => !document.querySelector('#book-search .status').textContent")
+    page.fill("#book-search input", words)
+    page.wait_for_function("() => document.querySelector('#book-search .status').textContent")
+    links = page.eval_on_selector_all("#book-search .results a", "all => all.map(a => a.href)")
+    return [Path(urlparse(link).path).stem for link in links]
+
+
+def test_search_finds_japanese(tab, pages):
+    "Words of two kanji or more, each from the page on which it stands."
+    words = {}
+    for name, book in pages.items():
+        for word in set(re.findall(r"[一-龥]{2,4}", markdown(book))) if book else ():
+            words.setdefault(word, set()).add(name)
+    assert words, "no page holds Japanese words: nothing to search for"
+    page = tab.open("index")
+    rare = sorted(words, key=lambda word: (len(words[word]), word))
+    for word in [*rare[:3], *[w for w in ("損失", "量子化") if w in words and len(words[w]) < 8]]:
+        assert words[word] & set(find(page, word)), f"{word} stands on {words[word]}"
+    assert tab.faults == [] and tab.foreign == []
+
+
+def test_search_finds_a_definition_and_opens_its_page(tab):
+    page = tab.open("plots")
+    assert "core" in find(page, "unknown_name")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"/\w+\.html"))
+    assert not page.locator("#book-search").is_visible()
+
+
+def test_search_says_when_it_finds_nothing(tab):
+    page = tab.open("index")
+    assert find(page, "ぬるぽxyzzy") == []
+    assert "Nothing found" in page.inner_text("#book-search .status")
+    page.keyboard.press("Escape")
+    assert not page.locator("#book-search").is_visible()
+
+
+def test_dark_mode_switches_and_stays(tab):
+    page = tab.open("core")
+    colour = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(colour)
+    page.click(".bd-header-article .theme-switch-button")
+    page.click(".bd-header-article .theme-change-button[data-mode=dark]")
+    assert page.get_attribute("html", "data-theme") == "dark"
+    dark = page.evaluate(colour)
+    assert sum(map(int, re.findall(r"\d+", dark)[:3])) < 150 < 600 < \
+        sum(map(int, re.findall(r"\d+", light)[:3]))
+    page.reload()
+    assert page.get_attribute("html", "data-theme") == "dark"
+    tab.open("plots")
+    assert page.get_attribute("html", "data-theme") == "dark" and tab.faults == []
+
+
+def test_next_and_previous_go_through_the_book(tab, pages):
+    page, seen = tab.open("index"), ["index"]
+    while page.locator("a.right-next").count():
+        page.click("a.right-next")
+        page.wait_for_load_state()
+        seen.append(Path(urlparse(page.url).path).stem)
+    assert sorted(seen) == sorted(pages)
+    chapters = [project.page(path.name) for path in project.notebooks() if path.name[0].isdigit()]
+    assert [name for name in seen if name in chapters] == chapters
+    page.click("a.left-prev")
+    page.wait_for_load_state()
+    assert Path(urlparse(page.url).path).stem == seen[-2]
+
+
+def test_a_link_to_an_entry_opens_it(tab):
+    page = tab.open("core")
+    page.goto(f"{tab.base}core.html#qlora_nb.core.write_json")
+    page.reload()
+    assert page.evaluate("document.getElementById('qlora_nb.core.write_json')"
+                         ".closest('details').open")
+
+
+def test_code_and_words_can_be_read_by_day_and_by_night(browser, base, pages):
+    "WCAG's contrast of 4.5 for every colour of code and of running text."
+    measure = """() => {
+      const bytes = c => c.match(/[\\d.]+/g).map(Number);
+      const light = c => { const [r, g, b] = bytes(c).slice(0, 3).map(v => v / 255)
+        .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+      const behind = e => { for (; e; e = e.parentElement) {
+        const c = getComputedStyle(e).backgroundColor, v = bytes(c);
+        if (v.length < 4 || v[3] > 0.99) return c; } return 'rgb(255, 255, 255)'; };
+      const poor = {};
+      for (const e of document.querySelectorAll('article .highlight span, article p, article code, '
+          + 'article li, article td, article summary, article a')) {
+        if (!e.textContent.trim() || e.closest('.text_html, .headerlink')) continue;
+        const [a, b] = [light(getComputedStyle(e).color), light(behind(e))].sort((x, y) => y - x);
+        const ratio = (a + 0.05) / (b + 0.05);
+        if (ratio < 4.5) poor[e.tagName + '.' + e.className] = [ratio.toFixed(2),
+          getComputedStyle(e).color, behind(e), e.textContent.slice(0, 30)];
+      }
+      return poor; }"""
+    for scheme in ("light", "dark"):
+        tab = Tab(browser, base, color_scheme=scheme)
+        for name in pages:
+            assert tab.open(name).evaluate(measure) == {}, f"{name} in {scheme} mode"
+        tab.context.close()
+
+
+def test_pages_fit_a_narrow_screen(browser, base, pages):
+    tab = Tab(browser, base, viewport={"width": 390, "height": 800}, has_touch=True)
+    wide = {}
+    for name in pages:
+        width = tab.open(name).evaluate("document.documentElement.scrollWidth")
+        if width > 390:
+            wide[name] = width
+    tab.context.close()
+    assert wide == {}
