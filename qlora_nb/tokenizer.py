@@ -6,19 +6,17 @@
 __all__ = ['NORMAL', 'UNKNOWN', 'CONTROL', 'USER_DEFINED', 'UNUSED', 'BYTE', 'NAMES', 'FILES', 'train_sentencepiece',
            'SentencePieceModel', 'read_sentencepiece', 'sentencepiece_tokenizer', 'load_tokenizer']
 
-# %% ../nbs/12_tokenizer.ipynb #6a27ca0a
+# %% ../nbs/12_tokenizer.ipynb #a7493a55
 import json
 import struct
 from pathlib import Path
 from typing import NamedTuple
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, HfHubHTTPError
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from .core import InputError, whole_file
+from .core import InputError, hub_folder, whole_file
 
 # %% ../nbs/12_tokenizer.ipynb #6e8a1b38
 def train_sentencepiece(
@@ -230,23 +228,6 @@ def _ids_of_config(folder: Path, tokenizer: Tokenizer) -> dict:
 FILES = ["*.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
          "config.json"]
 
-def _folder(
-    source,  # a local folder or a hub name
-    revision: str | None,
-) -> Path:
-    "The local folder that holds the tokenizer's files; a hub name is downloaded into the cache."
-    if Path(source).is_dir():
-        return Path(source)
-    try:
-        return Path(snapshot_download(str(source), revision=revision, allow_patterns=FILES))
-    except HFValidationError as error:
-        raise InputError(f"tokenizer {str(source)!r} is neither a folder that exists "
-                         "nor a name like owner/model on the hub") from error
-    except (HfHubHTTPError, OSError) as error:
-        raise InputError(f"tokenizer {str(source)!r} is no local folder and could not be fetched "
-                         "from the hub: check the name, the revision and the connection, "
-                         "or give a folder that holds it") from error
-
 def _json(path: Path) -> dict:
     "The content of a JSON file; empty when there is no such file."
     try:
@@ -260,7 +241,9 @@ def load_tokenizer(
     revision: str | None = None,  # branch, tag or commit on the hub
 ) -> PreTrainedTokenizerFast:
     "The tokenizer of a GPT-NeoX checkpoint, as it was when the model was trained."
-    folder = _folder(source, revision)
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = hub_folder(str(source), FILES, revision)
     pieces = sorted(folder.glob("*.model"), key=lambda p: (p.name != "spiece.model", p.name))
     if pieces:
         return sentencepiece_tokenizer(pieces[0], **_special_tokens(folder))
