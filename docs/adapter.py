@@ -286,8 +286,10 @@ def code_cells(cell: dict, home: str | None, symbols: Symbols) -> list:
         metadata["mystnb"] = {"code_prompt_show": "Imports", "code_prompt_hide": "Imports"}
     picture = [output for output in cell["outputs"] if "image/png" in output.get("data", {})]
     widths = [output["metadata"].get("image/png", {}).get("width") for output in picture]
-    if any(widths):
-        image = {"width": f"{max(filter(None, widths))}px"}
+    if picture:
+        image = {"alt": "What the code above draws"}
+        if any(widths):
+            image["width"] = f"{max(filter(None, widths))}px"
         metadata["mystnb"] = {**metadata.get("mystnb", {}), "image": image}
     shown = {**cell, "source": code, "metadata": metadata}
     named = re.fullmatch(r"show_doc\((\w+)\)", code)
