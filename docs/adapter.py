@@ -328,7 +328,12 @@ def adapted(path: Path, symbols: Symbols) -> dict:
             words = symbols.link(relinked(cell.source, path.name), home)
             cells.append({**cell, "source": words})
         elif cell.cell_type == "code" and "default_exp" not in cell.directives_:
-            cells += code_cells(dict(cell), home, symbols)
+            made = code_cells(dict(cell), home, symbols)
+            if made and cells and imports_only(made[0]["source"]) and \
+                    imports_only(cells[-1]["source"]) and cells[-1]["cell_type"] == "code":
+                cells[-1]["source"] += "\n\n" + made[0]["source"]
+            else:
+                cells += made
     # nbdev's own names on a cell end in an underscore and do not belong into a file.
     cells = [{key: value for key, value in cell.items() if key[-1] != "_"}
              for cell in figures(cells)]

@@ -116,7 +116,8 @@ def tab(browser, base):
 LOOK = """() => ({
   ids: [...document.querySelectorAll('[id]')].map(e => e.id),
   links: [...document.querySelectorAll('a[href]')].map(a => a.href),
-  images: [...document.querySelectorAll('article img')].map(i => [i.src, i.naturalWidth, i.alt]),
+  images: [...document.querySelectorAll('article img')]
+    .filter(i => !i.closest('.jupyter-widgets')).map(i => [i.src, i.naturalWidth, i.alt]),
   math: document.querySelectorAll('article .math').length,
   raw: [...document.querySelectorAll('article .math')]
     .filter(e => !e.querySelector('mjx-container svg')).map(e => e.textContent),
