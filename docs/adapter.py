@@ -12,7 +12,7 @@ import re
 import tokenize
 from pathlib import Path
 
-from execnb.nbio import dict2nb, nb2dict
+from execnb.nbio import dict2nb
 from nbdev.process import NBProcessor
 from nbdev.processors import (
     clean_magics, filter_stream_, hide_, hide_line, rm_header_dash, strip_ansi,
@@ -78,6 +78,8 @@ class Symbols:
 
     def add(self, home: str, name: str) -> None:
         full = f"{settings()['lib_name']}.{home}.{name}"
+        if "." not in name and full in self.places:
+            raise InputError(f"{full} is exported by two cells; keep one of them")
         for short in (name, f"{home}.{name}", full):
             self.places.setdefault(short, []).append(full)
 
@@ -284,8 +286,10 @@ def code_cells(cell: dict, home: str | None, symbols: Symbols) -> list:
         metadata["mystnb"] = {"code_prompt_show": "Imports", "code_prompt_hide": "Imports"}
     picture = [output for output in cell["outputs"] if "image/png" in output.get("data", {})]
     widths = [output["metadata"].get("image/png", {}).get("width") for output in picture]
-    if any(widths):
-        image = {"width": f"{max(filter(None, widths))}px"}
+    if picture:
+        image = {"alt": "What the code above draws"}
+        if any(widths):
+            image["width"] = f"{max(filter(None, widths))}px"
         metadata["mystnb"] = {**metadata.get("mystnb", {}), "image": image}
     shown = {**cell, "source": code, "metadata": metadata}
     named = re.fullmatch(r"show_doc\((\w+)\)", code)
@@ -324,13 +328,18 @@ def adapted(path: Path, symbols: Symbols) -> dict:
             words = symbols.link(relinked(cell.source, path.name), home)
             cells.append({**cell, "source": words})
         elif cell.cell_type == "code" and "default_exp" not in cell.directives_:
-            cells += code_cells(dict(cell), home, symbols)
-    nb["cells"] = figures(cells)
-    made = nb2dict(nb)
-    made["metadata"] = {**raw["metadata"], "source": f"{settings()['nbs_path']}/{path.name}"}
-    made["metadata"]["kernelspec"] = {**raw["metadata"]["kernelspec"], "language": "python"}
-    made["metadata"]["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
-    return made
+            made = code_cells(dict(cell), home, symbols)
+            if made and cells and imports_only(made[0]["source"]) and \
+                    imports_only(cells[-1]["source"]) and cells[-1]["cell_type"] == "code":
+                cells[-1]["source"] += "\n\n" + made[0]["source"]
+            else:
+                cells += made
+    # nbdev's own names on a cell end in an underscore and do not belong into a file.
+    cells = [{key: value for key, value in cell.items() if key[-1] != "_"}
+             for cell in figures(cells)]
+    metadata = {**raw["metadata"], "source": f"{settings()['nbs_path']}/{path.name}",
+                "language_info": {"name": "python", "pygments_lexer": "ipython3"}}
+    return {**raw, "cells": cells, "metadata": metadata}
 
 
 def contents(paths: list) -> str:
