@@ -100,11 +100,6 @@ def with_widgets(nb, state: dict):
         if name in state and name not in reached:
             reached.append(name)
             stack += re.findall(r"IPY_MODEL_(\w+)", json.dumps(state[name]))[::-1]
-    # A link between two widgets has no view of its own; it belongs with the widgets that it joins.
-    for name, model in state.items():
-        joined = re.findall(r"IPY_MODEL_(\w+)", json.dumps(model))
-        if model.get("model_name", "").endswith("LinkModel") and set(joined) <= set(reached):
-            reached.append(name)
     if not reached:
         return nb
     kept = {name: state[name] for name in reached}
