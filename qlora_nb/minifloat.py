@@ -81,8 +81,9 @@ def decode(
     format: MiniFloat,
 ) -> torch.Tensor:  # float64, the shape of `codes`
     "What the codes mean in a format; raises `InputError` for a code that it does not have."
-    table = values(format).to(codes.device)
-    codes = codes.long()
+    if codes.is_floating_point():
+        raise InputError(f"decode got {codes.dtype}; expected integer codes: encode values first")
+    table, codes = values(format).to(codes.device), codes.long()
     if codes.numel() and not 0 <= codes.min() <= codes.max() < len(table):
         found = f"codes from {codes.min()} to {codes.max()}"
         raise InputError(f"{found}; a format of {format.bits} bits has 0 to {len(table) - 1}")
