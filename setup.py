@@ -23,7 +23,7 @@ runtime = [
     "rich>=13",
 ]
 # What the chapters use beside the library: enough to run one on Colab.
-chapters = ["fastcore<1.15", "ipywidgets", "ml_dtypes", "pandas>=2.2", "scipy"]
+chapters = ["fastcore<1.15", "ipywidgets", "ml_dtypes", "pandas>=2.2", "protobuf>=7.36", "scipy"]
 # nbdev 2 works only with the execnb and fastcore of its own time; see constraints.txt.
 nbdev = ["nbdev>=2.4.14,<3", "execnb<0.2", "fastcore<1.15", "ghapi<2", "fastgit<0.2"]
 dev = chapters + nbdev + ["jupyterlab", "hypothesis", "pytest", "pytest-timeout"]

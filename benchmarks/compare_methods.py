@@ -16,10 +16,8 @@ from pathlib import Path
 import torch
 
 from qlora_nb.core import machine, versions, write_json
-from qlora_nb.finetune import Setup, evaluate, load_data, pick_sequence_length, set_up, train
-from qlora_nb.models import fetch_model, load_base
+from qlora_nb.finetune import evaluate, set_up, train
 from qlora_nb.options import FinetuneOptions, resolve
-from qlora_nb.tokenizer import load_tokenizer
 
 RESULTS = Path(__file__).parent / "results" / "compare_methods.json"
 OPTIONS = FinetuneOptions(eval_steps=0, save_steps=100_000)
@@ -32,20 +30,11 @@ METHODS = {  # what differs from `OPTIONS`
 }
 
 
-def full_setup(options: FinetuneOptions) -> Setup:
-    "What `set_up` gives, but every weight of the model trains and there is no adapter."
-    folder, device = fetch_model(options.model), torch.device("cpu")
-    model = load_base(folder, "none")
-    tokenizer = load_tokenizer(folder)
-    data = load_data(options, tokenizer, pick_sequence_length(None, 512))
-    return Setup(model, tokenizer, data, {}, device, torch.float32)
-
-
 def run(method: str, seed: int) -> dict:
     "Train once and ask every held-out question."
     options = resolve(replace(OPTIONS, seed=seed, **METHODS[method]))
     torch.manual_seed(seed)
-    setup = full_setup(options) if method == "full fine-tuning" else set_up(options)
+    setup = set_up(options, full=method == "full fine-tuning")
     with tempfile.TemporaryDirectory() as folder:
         trainer = train(setup, options, folder)
     result = {"method": method, "seed": seed}

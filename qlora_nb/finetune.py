@@ -493,8 +493,11 @@ class Setup:
 
 def set_up(
     options: FinetuneOptions,  # resolved
+    full: bool = False,  # every weight trains and there is no adapter, for comparisons
 ) -> Setup:
     "Load and check what `options` name; raises `InputError` for what cannot be used."
+    if full and options.quantization != "none":
+        raise InputError("quantized weights cannot be trained; set quantization to none")
     device = pick_device(options.device)
     dtype = pick_compute_dtype(options.compute_dtype, device)
     folder = fetch_model(options.model, options.revision)
@@ -503,7 +506,8 @@ def set_up(
     data = load_data(options, tokenizer, length)
     base = _describe_base(options, folder, dtype)
     model = load_base(folder, options.quantization, options.double_quantization, dtype, device)
-    return Setup(prepare_training(model, options, device), tokenizer, data, base, device, dtype)
+    model = model if full else prepare_training(model, options, device)
+    return Setup(model, tokenizer, data, base, device, dtype)
 
 def _describe_base(options: FinetuneOptions, folder: Path, dtype: torch.dtype) -> dict:
     "The base model's identity; raises `InputError` for weights that are not numbers."
