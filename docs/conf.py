@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from project import ROOT, colab, repository, settings, source  # noqa: E402
+from project import ROOT, colab, repository, settings, site, source  # noqa: E402
 
 SETTINGS = settings()
 project = SETTINGS["title"]
@@ -50,6 +50,7 @@ html_theme = "sphinx_book_theme"
 html_title = SETTINGS["title"]
 html_context = {"default_mode": "auto"}
 toc_object_entries = False
+html_baseurl = site()
 html_favicon = MARK = str(Path(__file__).parent / "_static" / "mark.svg")
 html_copy_source = False
 html_show_sphinx = False
