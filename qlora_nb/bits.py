@@ -65,6 +65,7 @@ class BitStrip:
         return f'<table style="border-collapse:collapse;border:0">{_legend()}{body}</table>'
 
 # %% ../nbs/00_bits.ipynb #8b951b71
+#| code-fold: true
 def _cut(bits: str, widths) -> list[str]:
     "Cut a string into pieces of the given widths."
     ends = [sum(widths[: i + 1]) for i in range(len(widths))]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'InputError', 'unknown_name', 'whole_file', 'whole_folder', 'replace_folder', 'write_json', 'versions',
-           'machine']
+           'machine', 'stored_result', 'hub_folder']
 
 # %% ../nbs/core.ipynb #a2a77f05
 import difflib
@@ -16,6 +16,12 @@ import tempfile
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError,
+    RepositoryNotFoundError, RevisionNotFoundError,
+)
 
 # %% ../nbs/core.ipynb #62aaf190
 class InputError(ValueError):
@@ -135,3 +141,37 @@ def _processor() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+# %% ../nbs/core.ipynb #5a49bc4c
+def stored_result(
+    name: str,  # as in "finetune_cpu"
+) -> dict:
+    "A result of `benchmarks/`, with the machine and the versions that it was measured on."
+    package = Path(__file__).parent
+    for folder in (package.parent / "benchmarks" / "results", package / "results"):
+        if (folder / f"{name}.json").is_file():
+            return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    raise InputError(f"there is no stored result {name!r}; run the script in benchmarks/ that "
+                     "measures it")
+
+# %% ../nbs/core.ipynb #2f8ca127
+def hub_folder(
+    name: str,  # owner/name on the Hugging Face hub
+    patterns: list[str],  # which files are needed, as in ["*.json"]
+    revision: str | None = None,  # branch, tag or commit; default: main
+) -> Path:  # the local snapshot folder
+    "Fetch files of a model repository; raises `InputError` for an unknown name or no network."
+    at = f"{name!r}" + (f" at revision {revision!r}" if revision else "")
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except HFValidationError:
+        raise InputError(f"{at} is neither a folder nor a hub name; expected owner/name") from None
+    except GatedRepoError:
+        raise InputError(f"{at} wants its terms accepted on the hub; do so, then `hf auth login`")
+    except RepositoryNotFoundError:
+        raise InputError(f"the hub has no public model {at}; check the spelling of owner/name")
+    except RevisionNotFoundError:
+        raise InputError(f"the hub has no {at}; leave the revision out or check its spelling")
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise InputError(f"{at} is not on this machine and the hub cannot be reached; "
+                         "check the network, or give a local folder") from error

@@ -38,6 +38,7 @@ class MiniFloat:
         return codes - 1 - (self.nan and not self.infinity)
 
 # %% ../nbs/01_minifloat.ipynb #53ce7e57
+#| code-fold: true
 def _check(format: MiniFloat) -> None:
     "Raise `InputError` for a format that cannot be."
     e, m = format.exponent_bits, format.mantissa_bits
@@ -80,8 +81,9 @@ def decode(
     format: MiniFloat,
 ) -> torch.Tensor:  # float64, the shape of `codes`
     "What the codes mean in a format; raises `InputError` for a code that it does not have."
-    table = values(format).to(codes.device)
-    codes = codes.long()
+    if codes.is_floating_point():
+        raise InputError(f"decode got {codes.dtype}; expected integer codes: encode values first")
+    table, codes = values(format).to(codes.device), codes.long()
     if codes.numel() and not 0 <= codes.min() <= codes.max() < len(table):
         found = f"codes from {codes.min()} to {codes.max()}"
         raise InputError(f"{found}; a format of {format.bits} bits has 0 to {len(table) - 1}")

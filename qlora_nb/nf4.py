@@ -79,6 +79,8 @@ def nearest(
     levels: torch.Tensor,  # float32, 1-D: a codebook, in any order
 ) -> torch.Tensor:  # int64 codes, the shape of `x`
     "The code of the nearest level; a tie goes to the lower one, as in bitsandbytes."
+    if x.isnan().any():
+        raise InputError(f"{int(x.isnan().sum())} NaN have no nearest level; remove them first")
     order = levels.argsort(stable=True)
     rising = levels[order]
     middles = (rising[:-1] + rising[1:]) / 2
@@ -97,7 +99,7 @@ def lloyd_max(
         raise InputError(f"lloyd_max got {x.numel()} values for {levels} levels; expected "
                          "2 levels or more and at least as many values, all finite")
     x, order = x.detach().flatten().double().sort()
-    weight = torch.ones_like(x) if weight is None else weight.flatten().double()[order]
+    weight = torch.ones_like(x) if weight is None else weight.reshape(x.shape).double()[order]
     totals = [torch.cat([x.new_zeros(1), y.cumsum(0)]) for y in (weight, weight * x)]
     centre = x[((torch.arange(levels, device=x.device) + 0.5) / levels * len(x)).long()]
     for _ in range(steps):
@@ -130,6 +132,8 @@ def measure(
     scale: torch.Tensor | float,  # positive; `x` is divided by it; broadcast to `x`
 ) -> Fit:
     "Quantize `x / scale` to the nearest level and compare what comes back with `x`."
+    if not (torch.as_tensor(scale) > 0).all():
+        raise InputError("a scale is not positive; expected all to be: leave out blocks of zeros")
     codes = nearest(x / scale, levels)
     error = (levels[codes] * scale - x).double()
     size = x.double().square().mean()

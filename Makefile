@@ -1,0 +1,86 @@
+# Every target sets up what it needs: a virtual environment in .venv, with the versions of
+# constraints.txt. PYTHON=python3.12 make ... chooses another interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+SITE ?= _site
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.PHONY: help finetune lab docs bench micro test environment export current chapters tests site-tests browser clean
+
+help:
+	@echo "make finetune   fine-tune the micro Japanese GPT-NeoX with QLoRA (about a minute)"
+	@echo "make lab        open the chapters in JupyterLab"
+	@echo "make docs       build the site into $(SITE)"
+	@echo "make test       prove that everything is current and works"
+	@echo "make bench      measure, and write benchmarks/results"
+	@echo "make micro      make the micro model again: tokenizer, corpus, weights"
+
+finetune: $(VENV)/.installed
+	qlora-nb finetune
+
+lab: $(VENV)/.installed-dev
+	jupyter lab nbs
+
+docs: $(VENV)/.installed-docs
+	python docs/build.py
+
+bench: $(VENV)/.installed-dev
+	python benchmarks/finetune_cpu.py
+	python benchmarks/compare_methods.py
+
+micro: $(VENV)/.installed
+	python -m qlora_nb.micro
+
+test: current chapters tests docs site-tests
+
+# --- the parts of `make test` ---
+
+environment: $(VENV)/.installed-dev $(VENV)/.installed-docs
+
+# The library, the README and the Colab cells are made from the notebooks; nothing may be stale.
+current: environment
+	@state() { git status --porcelain && git diff HEAD | git hash-object --stdin; }; \
+	before=$$(state) && $(MAKE) --no-print-directory export && \
+	if [ "$$before" != "$$(state)" ]; then \
+	  git status --short; \
+	  echo "not current: run 'make export' and commit what it changes"; exit 1; \
+	fi
+
+export: environment
+	python docs/colab.py
+	nbdev_export
+	nbdev_clean
+	python docs/readme.py
+
+chapters: environment
+	nbdev_test --n_workers 1 --timing
+
+tests: environment
+	python -m pytest -q tests --ignore tests/test_site.py
+
+site-tests: environment browser
+	python -m pytest -q tests/test_site.py
+
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -qq && apt-get install -y -qq chromium fonts-noto-cjk; \
+	else python -m playwright install chromium; fi
+
+clean:
+	rm -rf $(SITE) docs/_build build dist *.egg-info
+
+# --- the environment ---
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python setup.py settings.ini constraints.txt
+	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-%: $(VENV)/.installed
+	$(INSTALL) -e '.[$*]'
+	@touch $@

@@ -1,0 +1,94 @@
+// Search over Pagefind's index, entries of the reference that open when a link leads to them, and
+// the one call of MathJax 2 that the widgets still make.
+
+const root = new URL(document.documentElement.dataset.content_root, location.href);
+const dialog = document.getElementById("book-search");
+const field = dialog.querySelector("input");
+const status_ = dialog.querySelector(".status");
+const list = dialog.querySelector(".results");
+let index, latest = 0;
+
+function openSearch() {
+  if (!dialog.open) dialog.showModal();
+  field.select();
+  // The index is read from where this page lies, so that the book works below any path.
+  index ??= import(new URL("pagefind/pagefind.js", root)).then(async (pagefind) => {
+    await pagefind.options({ excerptLength: 24, baseUrl: root.pathname });
+    await pagefind.init();
+    return pagefind;
+  });
+  index.catch(() => { status_.textContent = "The search index was not found: is the site served?"; });
+}
+
+function entry(address, title, excerpt, inner) {
+  const item = document.createElement("li");
+  const link = document.createElement("a");
+  link.href = address;
+  if (inner) item.className = "inner";
+  const head = document.createElement("strong");
+  head.textContent = title.replace(/#$/, "");
+  const words = document.createElement("span");
+  words.innerHTML = excerpt; // Pagefind escapes the text and adds <mark> alone
+  link.append(head, words);
+  item.append(link);
+  return item;
+}
+
+async function search() {
+  const query = field.value.trim(), turn = ++latest;
+  if (!query) { list.replaceChildren(); status_.textContent = ""; return; }
+  const pagefind = await index;
+  const found = await pagefind.search(query);
+  const pages = await Promise.all(found.results.slice(0, 8).map((result) => result.data()));
+  if (turn !== latest) return; // a later letter was typed meanwhile
+  const items = pages.flatMap((page) => {
+    const inner = page.sub_results.filter((part) => part.url !== page.url).slice(0, 3);
+    return [entry(page.url, page.meta.title, page.excerpt, false),
+            ...inner.map((part) => entry(part.url, part.title, part.excerpt, true))];
+  });
+  list.replaceChildren(...items);
+  const count = found.results.length;
+  status_.textContent = count ? `${count} page${count > 1 ? "s" : ""}` : `Nothing found for “${query}”`;
+}
+
+function move(step) {
+  const links = [...list.querySelectorAll("a")];
+  const at = links.indexOf(document.activeElement) + step;
+  (at < 0 ? field : links[Math.min(at, links.length - 1)])?.focus();
+}
+
+document.querySelectorAll(".open-search").forEach((button) => button.addEventListener("click", openSearch));
+field.addEventListener("input", search);
+dialog.addEventListener("click", (event) => {
+  if (event.target === dialog || event.target.closest("a")) dialog.close();
+});
+dialog.querySelector("form").addEventListener("submit", (event) => {
+  if (event.submitter?.className === "close") return;
+  event.preventDefault();
+  list.querySelector("a")?.click();
+});
+dialog.addEventListener("keydown", (event) => {
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  if (step) { event.preventDefault(); move(step); }
+});
+// The theme listens for Ctrl+K too: this listener is asked first.
+addEventListener("keydown", (event) => {
+  if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "k") {
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    openSearch();
+  }
+}, true);
+
+function unfold() {
+  const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const entry = target && target.closest("details");
+  if (entry && !entry.open) { entry.open = true; target.scrollIntoView(); }
+}
+addEventListener("hashchange", unfold);
+addEventListener("DOMContentLoaded", () => {
+  unfold();
+  if (window.MathJax && !MathJax.Hub) {
+    MathJax.Hub = { Queue: ([, , element]) => MathJax.startup.promise.then(() => MathJax.typesetPromise([element])) };
+  }
+});

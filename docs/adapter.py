@@ -1,0 +1,397 @@
+"""Turn the notebooks of nbs/ into the pages that Sphinx reads, in docs/_build/source/.
+
+nbdev's processors take the directives out of the cells. What nbdev would leave to Quarto, and to a
+run of every exported cell (exec_show_docs), is done here from the text alone: an exported
+definition is followed by its entry in the reference, made from its syntax tree and the comments
+behind its parameters. So nothing is imported or run, and a build takes seconds.
+"""
+import ast
+import io
+import json
+import re
+import tokenize
+from pathlib import Path
+
+from execnb.nbio import dict2nb, nb2dict
+from nbdev.process import NBProcessor
+from nbdev.processors import (
+    clean_magics, filter_stream_, hide_, hide_line, rm_header_dash, strip_ansi,
+)
+
+from colab import is_badge, is_setup
+from project import (
+    APPENDIX, NBS, PARTS, ROOT, notebooks, page, part, settings, source,
+)
+from qlora_nb.core import InputError
+from readme import outside_code
+
+SOURCE = ROOT / "docs" / "_build" / "source"
+PROCESSORS = [strip_ansi, hide_line, filter_stream_, rm_header_dash, clean_magics, hide_]
+EXPORTS = {"export", "exports"}
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+FUNCTIONS = DEFINITIONS[:2]
+
+
+# --- what a notebook defines ---------------------------------------------------------------------
+
+def module(nb: dict) -> str | None:
+    "The module that a notebook exports to, from its `#| default_exp`."
+    for cell in nb["cells"]:
+        found = re.match(r"#\|\s*default_exp\s+(\S+)", text(cell))
+        if found and cell["cell_type"] == "code":
+            return found[1]
+
+
+def text(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def definitions(code: str) -> list:
+    "The public functions and classes that a cell of code defines."
+    try:
+        tree = ast.parse(code).body
+    except SyntaxError:
+        return []
+    return [node for node in tree if isinstance(node, DEFINITIONS) and node.name[0] != "_"]
+
+
+def directives(cell: dict) -> set:
+    "The names of the directives that a cell begins with."
+    return set(re.findall(r"^#\|\s*(\w+)", text(cell), flags=re.M))
+
+
+class Symbols:
+    "Every exported definition: where it is described, and on which line its source stands."
+
+    def __init__(self, books: dict):  # notebook's name -> its content
+        self.places = {}  # short name -> full names, in the order of the chapters
+        for nb in books.values():
+            for cell in nb["cells"]:
+                if cell["cell_type"] != "code" or not EXPORTS & directives(cell):
+                    continue
+                if "hide" in directives(cell):
+                    continue
+                for node in definitions(text(cell)):
+                    self.add(module(nb), node.name)
+                    for method in methods(node):
+                        self.add(module(nb), f"{node.name}.{method.name}")
+
+    def add(self, home: str, name: str) -> None:
+        full = f"{settings()['lib_name']}.{home}.{name}"
+        for short in (name, f"{home}.{name}", full):
+            self.places.setdefault(short, []).append(full)
+
+    def find(self, name: str, home: str | None) -> str | None:
+        "The full name that `name` stands for on the page of module `home`."
+        found = self.places.get(name, [])
+        own = [full for full in found if full.split(".")[1] == home]
+        return (own or found or [None])[0]
+
+    def link(self, markdown: str, home: str | None) -> str:
+        "Markdown whose code spans that name a definition lead to its entry."
+        def span(match):
+            full = self.find(match[1], home)
+            return f"{{py:obj}}`{match[1]}{match[2]} <{full}>`" if full else match[0]
+        lines, fenced = markdown.split("\n"), False
+        for i, line in enumerate(lines):
+            if re.match(r"\s*(```|~~~)", line):
+                fenced = not fenced
+            elif not fenced and not line.startswith(("#", "    ")):
+                # A span inside a link, `[`name`](…)`, or one that a role already reads, stays.
+                pattern = r"(?<![`\[}\w])`([A-Za-z_][\w.]*)(\(\))?`(?![`\w]|\]\()"
+                lines[i] = re.sub(pattern, lambda m: span(_Default(m)), line)
+        return "\n".join(lines)
+
+
+class _Default:
+    "A match whose missing groups are empty."
+
+    def __init__(self, match):
+        self.match = match
+
+    def __getitem__(self, index):
+        return self.match[index] or ""
+
+
+# --- an entry of the reference -------------------------------------------------------------------
+
+def methods(node) -> list:
+    "The public methods of a class that say what they do."
+    if not isinstance(node, ast.ClassDef):
+        return []
+    return [item for item in node.body if isinstance(item, FUNCTIONS)
+            and item.name[0] != "_" and ast.get_docstring(item)]
+
+
+def comments(code: str) -> dict:
+    "Line number -> the comment that ends the line."
+    tokens = tokenize.generate_tokens(io.StringIO(code).readline)
+    return {token.start[0]: token.string.lstrip("# ").strip() for token in tokens
+            if token.type == tokenize.COMMENT and token.line[:token.start[1]].strip()}
+
+
+def parameters(node, notes: dict) -> list:
+    "Rows (name, type, default, comment) of a function's parameters, without self and cls."
+    args = node.args
+    plain = args.posonlyargs + args.args
+    defaults = [None] * (len(plain) - len(args.defaults)) + args.defaults
+    found = list(zip(plain, defaults)) + list(zip(args.kwonlyargs, args.kw_defaults))
+    stars = [("*", args.vararg), ("**", args.kwarg)]
+    rows = [row("", arg, default, notes) for arg, default in found
+            if not (arg is plain[:1][:1] and arg.arg in ("self", "cls"))]
+    rows = [item for item in rows if item[0] not in ("self", "cls")]
+    return rows + [row(star, arg, None, notes) for star, arg in stars if arg]
+
+
+def row(star: str, arg, default, notes: dict) -> tuple:
+    last = max(arg.end_lineno, getattr(default, "end_lineno", 0) or 0)
+    return (star + arg.arg, unparsed(arg.annotation), unparsed(default), notes.get(last, ""))
+
+
+def fields(node, notes: dict) -> list:
+    "Rows of the fields of a dataclass or a named tuple, else of its `__init__`."
+    for item in node.body:
+        if isinstance(item, FUNCTIONS) and item.name == "__init__":
+            return parameters(item, notes)
+    bases = [unparsed(base) for base in node.bases + node.decorator_list]
+    if not any(re.search("dataclass|NamedTuple|TypedDict", base) for base in bases):
+        return []
+    return [(item.target.id, unparsed(item.annotation), unparsed(item.value),
+             notes.get(item.end_lineno, "")) for item in node.body
+            if isinstance(item, ast.AnnAssign) and item.target.id[0] != "_"]
+
+
+def unparsed(node) -> str:
+    return ast.unparse(node) if node is not None else ""
+
+
+def returned(node, notes: dict) -> tuple | None:
+    "Type and comment of what a function returns, if it says so."
+    if not getattr(node, "returns", None):
+        return None
+    return unparsed(node.returns), notes.get(node.returns.end_lineno, "")
+
+
+def table(rows: list, result: tuple | None) -> str:
+    "The parameters as a markdown table; empty when there is nothing to say about them."
+    def code(value):
+        return f"`{value}`" if value else ""
+    lines = []
+    for name, kind, default, note in rows:
+        lines.append((code(name), code(kind), code(default), note))
+    if result and (result[1] or result[0] != "None"):
+        lines.append(("*returns*", code(result[0]), "", result[1]))
+    if not lines:
+        return ""
+    heads = ["", "type", "default", "meaning"]
+    keep = [i for i in range(4) if i == 0 or any(line[i] for line in lines)]
+    cut = [[line[i].replace("|", "\\|") for i in keep] for line in lines]
+    rule = ["---"] * len(keep)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [[heads[i] for i in keep], rule, *cut])
+
+
+def signature(node, rows: list) -> str:
+    "Name, parameters and defaults; the types stand in the table."
+    shown = [name + (f"={default}" if default else "") for name, _, default, _ in rows]
+    args = getattr(node, "args", None)
+    if args and args.kwonlyargs and not args.vararg:
+        shown.insert(len(rows) - len(args.kwonlyargs) - bool(args.kwarg), "*")
+    return f"{node.name}({', '.join(shown)})"
+
+
+def described(kind: str, node, notes: dict, home: str, symbols: Symbols, inside: str) -> str:
+    "One directive of Sphinx's Python domain, with `inside` as the last part of its body."
+    rows = fields(node, notes) if isinstance(node, ast.ClassDef) else parameters(node, notes)
+    words = symbols.link(ast.get_docstring(node) or "", home)
+    body = [words, table(rows, returned(node, notes)), inside]
+    colons = ":::::" if isinstance(node, ast.ClassDef) else "::::"
+    return "\n".join([
+        f"{colons}{{py:{kind}}} {signature(node, rows)}",
+        f":module: {settings()['lib_name']}.{home}", "",
+        "\n\n".join(filter(None, body)), colons,
+    ])
+
+
+def entry(node, code: str, home: str, symbols: Symbols) -> str:
+    "The reference entry of a definition, folded under one line."
+    notes = comments(code)
+    inside = "\n\n".join(described("method", method, notes, home, symbols, "")
+                         for method in methods(node))
+    kind = "class" if isinstance(node, ast.ClassDef) else "function"
+    whole = described(kind, node, notes, home, symbols, inside)
+    label = f"{home}.<b>{node.name}</b>"
+    return (f'<details class="api"><summary><span class="kind">{kind}</span> <code>{label}</code>'
+            f"</summary>\n\n{whole}\n\n</details>")
+
+
+# --- a page --------------------------------------------------------------------------------------
+
+def relinked(markdown: str, name: str) -> str:
+    "Links to notebooks become links to pages, links to other files lead to the repository."
+    def target(match):
+        path, mark, anchor = match[2].partition("#")
+        if not path or re.match(r"[a-z][a-z+.-]*:|/", path):
+            return match[0]
+        resolved = (NBS / path).resolve()
+        if not resolved.exists() or not resolved.is_relative_to(ROOT):
+            raise InputError(f"nbs/{name} links to {match[2]!r}, which does not exist; "
+                             "give the path of a file of the repository, seen from nbs/")
+        if resolved.parent == NBS and resolved.suffix == ".ipynb":
+            return f"{match[1]}{page(resolved.name)}.ipynb{mark}{anchor})"
+        place = resolved.relative_to(ROOT).as_posix()
+        address = source(place) if resolved.is_file() else source(place).replace("/blob/", "/tree/")
+        return f"{match[1]}{address}{mark}{anchor})"
+    return outside_code(markdown, lambda words: re.sub(r"((?<!!)\[[^\]]*\]\()([^)\s]+)\)", target,
+                                                       words))
+
+
+def new_cell(markdown: str, name: str) -> dict:
+    return {"cell_type": "markdown", "id": name, "metadata": {}, "source": markdown}
+
+
+def imports_only(code: str) -> bool:
+    try:
+        tree = ast.parse(code).body
+    except SyntaxError:
+        return False
+    return bool(tree) and all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in tree)
+
+
+def tags(cell: dict, found: set) -> list:
+    "The tags by which MyST-NB hides or folds what the directives ask for."
+    options = dict(re.findall(r"^#\|\s*([\w-]+)\s*:\s*(\w+)", text(cell), flags=re.M))
+    made = []
+    if found & {"hide_input"} or options.get("echo") == "false":
+        made.append("remove-input")
+    elif found & {"collapse", "collapse_input"} or options.get("code-fold") == "true":
+        made.append("hide-input")
+    if found & {"hide_output"} or options.get("output") == "false":
+        made.append("remove-output")
+    elif found & {"collapse_output"}:
+        made.append("hide-output")
+    if options.get("include") == "false":
+        made.append("remove-cell")
+    return made
+
+
+def code_cells(cell: dict, home: str | None, symbols: Symbols) -> list:
+    "A cell of code as the page shows it, followed by the entries of what it exports."
+    found = set(cell["directives_"])
+    code = re.sub(r"^#\|.*\n?", "", cell["source"], flags=re.M).strip("\n")
+    metadata = {"tags": sorted({*cell["metadata"].get("tags", []), *tags(cell, found)})}
+    if imports_only(code):
+        metadata["tags"] = sorted({*metadata["tags"], "hide-input"})
+        metadata["mystnb"] = {"code_prompt_show": "Imports", "code_prompt_hide": "Imports"}
+    picture = [output for output in cell["outputs"] if "image/png" in output.get("data", {})]
+    widths = [output["metadata"].get("image/png", {}).get("width") for output in picture]
+    if any(widths):
+        image = {"width": f"{max(filter(None, widths))}px"}
+        metadata["mystnb"] = {**metadata.get("mystnb", {}), "image": image}
+    shown = {**cell, "source": code, "metadata": metadata}
+    named = re.fullmatch(r"show_doc\((\w+)\)", code)
+    if named or not code:
+        return []
+    exports = definitions(code) if EXPORTS & found else []
+    return [shown, *(new_cell(entry(node, code, home, symbols), f"api-{node.name}")
+                     for node in exports)]
+
+
+def figures(cells: list) -> list:
+    "Captions, `*Figure: …*` under a picture, become captions to the eye and its alternative text."
+    for above, cell in zip(cells, cells[1:]):
+        found = re.match(r"\*Figure: (.+?)\*(?:\n|$)", text(cell), flags=re.S)
+        if not found or cell["cell_type"] != "markdown":
+            continue
+        cell["source"] = "{.figure-caption}\n" + text(cell)
+        image = above["metadata"].get("mystnb", {}).get("image")
+        if above["cell_type"] == "code" and any(
+                "image/png" in output.get("data", {}) for output in above["outputs"]):
+            alt = re.sub(r"[`*$\\]", "", found[1]).replace("\n", " ")
+            above["metadata"]["mystnb"] = {**above["metadata"].get("mystnb", {}),
+                                           "image": {**(image or {}), "alt": alt}}
+    return cells
+
+
+def adapted(path: Path, symbols: Symbols) -> dict:
+    "The page of a notebook, as a notebook."
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    home = module(raw)
+    raw["cells"] = [cell for cell in raw["cells"] if not is_badge(cell) and not is_setup(cell)]
+    nb = NBProcessor(nb=dict2nb(raw), procs=PROCESSORS, process=True).nb
+    cells = []
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            words = symbols.link(relinked(cell.source, path.name), home)
+            cells.append({**cell, "source": words})
+        elif cell.cell_type == "code" and "default_exp" not in cell.directives_:
+            cells += code_cells(dict(cell), home, symbols)
+    nb["cells"] = figures(cells)
+    made = nb2dict(nb)
+    made["metadata"] = {**raw["metadata"], "source": f"{settings()['nbs_path']}/{path.name}"}
+    made["metadata"]["kernelspec"] = {**raw["metadata"]["kernelspec"], "language": "python"}
+    made["metadata"]["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
+    return made
+
+
+def contents(paths: list) -> str:
+    "The parts and their chapters, for the sidebar and for previous and next."
+    order = [*PARTS.values(), APPENDIX]
+    chapters = {name: [page(path.name) for path in paths if part(path.name) == name]
+                for name in order}
+    chapters[APPENDIX].append("reference")
+    blocks = [f"```{{toctree}}\n:hidden:\n:caption: {name}\n\n" + "\n".join(pages) + "\n```"
+              for name, pages in chapters.items() if pages]
+    return "\n\n".join(blocks)
+
+
+def reference(books: dict, symbols: Symbols) -> str:
+    "A page that lists every exported definition with the first sentence of its docstring."
+    blocks = ["# Library reference\n\nEvery definition that the chapters export, in their order. "
+              "Each name leads to its entry in the chapter that explains it."]
+    for name, nb in books.items():
+        home, rows = module(nb), []
+        for cell in nb["cells"]:
+            if cell["cell_type"] != "code" or not EXPORTS & directives(cell):
+                continue
+            for node in definitions(text(cell)):
+                if "hide" not in directives(cell):
+                    words = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
+                    words = symbols.link(words.replace("|", "\\|"), home)
+                    full = symbols.find(f"{home}.{node.name}", home)
+                    rows.append(f"| {{py:obj}}`{node.name} <{full}>` | {words} |")
+        if rows:
+            title = f"## `{settings()['lib_name']}.{home}`"
+            chapter = f"From [](./{page(name)}.ipynb)."
+            blocks.append("\n".join([title, "", chapter, "", "| | |", "|---|---|", *rows]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def write(path: Path, words: str) -> None:
+    "Write a file that changed; Sphinx reads again only what is newer than its last build."
+    if not path.exists() or path.read_text(encoding="utf-8") != words:
+        path.write_text(words, encoding="utf-8")
+
+
+def build() -> list:
+    "Write all pages, remove those whose notebook is gone; return the pages' names."
+    SOURCE.mkdir(parents=True, exist_ok=True)
+    paths = notebooks()
+    books = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    books = dict(sorted(books.items(), key=lambda item: (not item[0][0].isdigit(), item[0])))
+    symbols = Symbols(books)
+    for name, nb in books.items():
+        exported = f"{settings()['lib_path']}/{module(nb)}.py"
+        if module(nb) and not (ROOT / exported).exists():
+            raise InputError(f"nbs/{name} was not exported to {exported}; run: nbdev_export")
+    files = {"reference.md": reference(books, symbols)}
+    for path in paths:
+        nb = adapted(path, symbols)
+        if path.stem == "index":
+            nb["cells"].append(new_cell(contents(paths), "contents"))
+        files[f"{page(path.name)}.ipynb"] = json.dumps(nb, indent=1, ensure_ascii=False)
+    for name, words in files.items():
+        write(SOURCE / name, words)
+    for path in SOURCE.glob("*.*"):
+        if path.name not in files:
+            path.unlink()
+    return sorted(Path(name).stem for name in files)

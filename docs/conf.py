@@ -1,0 +1,108 @@
+"""Sphinx reads the pages that docs/adapter.py makes; this file says how they look.
+
+A Japanese edition will be a second run of the same configuration over docs/_build/ja/, with
+`-D language=ja`; see docs/README.md.
+"""
+import ast
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from project import ROOT, colab, repository, settings, source  # noqa: E402
+
+SETTINGS = settings()
+project = SETTINGS["title"]
+author = SETTINGS["author"]
+project_copyright = SETTINGS["copyright"]
+release = version = SETTINGS["version"]
+language = "en"
+
+extensions = ["myst_nb", "sphinx_design", "sphinx_copybutton", "sphinx.ext.linkcode"]
+source_suffix = {".ipynb": "myst-nb", ".md": "myst-nb"}
+root_doc = "index"
+
+# Strict: a link, an anchor or a name that leads nowhere stops the build. The names of types in
+# signatures are not ours to resolve.
+nitpicky = True
+nitpick_ignore_regex = [("py:class", ".*"), ("py:exc", ".*")]
+suppress_warnings = ["myst.header"]
+
+# Outputs come from the notebooks, where docs/execute.py stored them.
+nb_execution_mode = "off"
+nb_merge_streams = True
+nb_ipywidgets_js = {"widgets/embed.js": {}}
+nb_number_source_lines = False
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "alert", "attrs_inline",
+                          "attrs_block", "deflist", "tasklist"]
+myst_heading_anchors = 4
+myst_dmath_double_inline = True
+
+# Formulae without a network: MathJax 3 with its letters inside. Version 4 loads them one by one.
+mathjax_path = "mathjax/tex-svg-full.js"
+mathjax3_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "local"}}
+
+templates_path = ["_templates"]
+html_static_path = ["_static", "_vendor"]
+html_css_files = ["custom.css"]
+html_js_files = [("site.js", {"defer": "defer"})]
+html_theme = "sphinx_book_theme"
+html_title = SETTINGS["title"]
+html_context = {"default_mode": "auto"}
+toc_object_entries = False
+html_favicon = MARK = str(Path(__file__).parent / "_static" / "mark.svg")
+html_copy_source = False
+html_show_sphinx = False
+html_use_index = False
+html_domain_indices = False
+html_permalinks_icon = "#"
+html_sidebars = {"**": ["navbar-logo.html", "search-button-field.html", "sbt-sidebar-nav.html"]}
+html_theme_options = {
+    "repository_url": repository(),
+    "repository_branch": SETTINGS["branch"],
+    "path_to_docs": SETTINGS["nbs_path"],
+    "use_download_button": False,
+    "use_fullscreen_button": False,
+    "footer_content_items": "copyright.html",
+    "show_navbar_depth": 1,
+    "show_toc_level": 2,
+    "toc_title": "On this page",
+    "disable_search": True,
+    "back_to_top_button": False,
+    "logo": {"text": SETTINGS["title"], "image_light": MARK, "image_dark": MARK},
+    "pygments_light_style": "github-light",
+    "pygments_dark_style": "github-dark",
+}
+copybutton_selector = "div.cell_input div.highlight pre, div[class*=highlight-] div.highlight pre"
+
+
+@lru_cache
+def lines(module: str) -> dict:
+    "Definition -> the line of the exported module on which it stands."
+    path = ROOT / (module.replace(".", "/") + ".py")
+    found = {}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if hasattr(node, "name"):
+            found[node.name] = node.lineno
+            for item in getattr(node, "body", []):
+                if hasattr(item, "name"):
+                    found[f"{node.name}.{item.name}"] = item.lineno
+    return found
+
+
+def linkcode_resolve(domain: str, info: dict) -> str | None:
+    "The address of a definition's source, for the link beside its signature."
+    line = lines(info["module"]).get(info["fullname"])
+    return source(info["module"].replace(".", "/") + f".py#L{line}") if line else None
+
+
+def buttons(app, name, template, context, doctree):
+    "The buttons over a page: this chapter on Colab, and its notebook in the repository."
+    notebook = app.env.metadata.get(name, {}).get("source")
+    context["notebook_colab"] = colab(Path(notebook).name) if notebook else None
+    context["notebook_source"] = source(notebook) if notebook else repository()
+    context["header_buttons"] = []
+
+
+def setup(app):
+    app.connect("html-page-context", buttons, priority=900)

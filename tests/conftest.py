@@ -1,0 +1,36 @@
+"""What several test files need: the command line as a real process, and small data."""
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from qlora_nb.micro import micro_folder
+
+COMMAND = [str(Path(sys.executable).with_name("qlora-nb"))]
+
+
+@pytest.fixture
+def command(tmp_path):
+    "Run `qlora-nb` in a folder of its own and return the finished process."
+    def run(*arguments, **options):
+        return subprocess.run([*COMMAND, *map(str, arguments)], cwd=tmp_path, text=True,
+                              capture_output=True, timeout=600, **options)
+    return run
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory) -> Path:
+    "120 rows of the micro world, enough for a few steps."
+    lines = (micro_folder() / "train.jsonl").read_text(encoding="utf-8").splitlines()[:120]
+    path = tmp_path_factory.mktemp("data") / "small.jsonl"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def write_rows(path: Path, rows: list) -> Path:
+    "A JSONL file of `rows`."
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
