@@ -322,6 +322,7 @@ def training_arguments(
         eval_strategy="steps" if options.eval_steps else "no", eval_steps=options.eval_steps or None,
         prediction_loss_only=True, include_num_input_tokens_seen="non_padding",
         remove_unused_columns=False, dataloader_pin_memory=device.type == "cuda", report_to=[],
+        disable_tqdm=True,  # `LossBar` takes the place of transformers' own bar
     )
 
 def make_trainer(
@@ -336,8 +337,7 @@ def make_trainer(
         eval_dataset=next(iter(data.exams.values())).examples,
         data_collator=Collator(tokenizer), callbacks=[StepClock(), LossBar()],
     )
-    trainer.remove_callback(ProgressCallback)
-    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(PrinterCallback)  # what a Trainer without a bar of its own would use
     return trainer
 
 # %% ../nbs/15_finetune.ipynb #6b8a33d7
