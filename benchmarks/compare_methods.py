@@ -24,7 +24,6 @@ OPTIONS = FinetuneOptions(eval_steps=0, save_steps=100_000)
 METHODS = {  # what differs from `OPTIONS`
     "full fine-tuning": dict(quantization="none", learning_rate=5e-4),
     "LoRA, float32": dict(quantization="none"),
-    "LoRA, bfloat16": dict(quantization="none", compute_dtype="bfloat16"),
     "QLoRA, NF4 + double quantization": dict(quantization="nf4"),
     "QLoRA, FP4": dict(quantization="fp4", double_quantization=False),
 }
