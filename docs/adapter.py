@@ -247,6 +247,15 @@ def relinked(markdown: str, name: str) -> str:
                                                        words))
 
 
+def callouts(markdown: str) -> str:
+    "GitHub's alerts, `> [!NOTE]`, become callouts; they may hold prose, lists and formulae."
+    def callout(match):
+        body = re.sub(r"^> ?", "", match[2], flags=re.M).strip("\n")
+        return f"::::{{{match[1].lower()}}}\n{body}\n::::\n"
+    kinds = "NOTE|TIP|IMPORTANT|WARNING|CAUTION"
+    return re.sub(rf"^> \[!({kinds})\][ ]*\n((?:>.*(?:\n|$))*)", callout, markdown, flags=re.M)
+
+
 def new_cell(markdown: str, name: str) -> dict:
     return {"cell_type": "markdown", "id": name, "metadata": {}, "source": markdown}
 
@@ -325,7 +334,7 @@ def adapted(path: Path, symbols: Symbols) -> dict:
     cells = []
     for cell in nb.cells:
         if cell.cell_type == "markdown":
-            words = symbols.link(relinked(cell.source, path.name), home)
+            words = callouts(symbols.link(relinked(cell.source, path.name), home))
             cells.append({**cell, "source": words})
         elif cell.cell_type == "code" and "default_exp" not in cell.directives_:
             made = code_cells(dict(cell), home, symbols)

@@ -116,6 +116,10 @@ def main() -> int:
     args = parser.parse_args()
     start = time.perf_counter()
     try:
+        if sys.version_info < (3, 11):
+            raise InputError("the site's theme needs Python 3.11 or newer, and this is "
+                             f"{sys.version.split()[0]}; build it with a newer one: "
+                             "make VENV=.venv-docs PYTHON=python3.12 docs")
         if args.clean:
             for folder in (SITE, BUILD):
                 shutil.rmtree(folder, ignore_errors=True)

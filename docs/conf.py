@@ -33,8 +33,8 @@ nb_execution_mode = "off"
 nb_merge_streams = True
 nb_ipywidgets_js = {"widgets/embed.js": {}}
 nb_number_source_lines = False
-myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "alert", "attrs_inline",
-                          "attrs_block", "deflist", "tasklist"]
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "attrs_inline", "attrs_block",
+                          "deflist", "tasklist"]
 myst_heading_anchors = 4
 myst_dmath_double_inline = True
 

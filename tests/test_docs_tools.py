@@ -249,6 +249,11 @@ def test_links_between_notebooks_become_links_between_pages():
         adapter.relinked("[a](../no/such/file)", "index.ipynb")
 
 
+def test_alerts_become_callouts():
+    made = adapter.callouts("a\n\n> [!NOTE]\n> One `b`.\n>\n> Two.\n\n> plain\n")
+    assert made == "a\n\n::::{note}\nOne `b`.\n\nTwo.\n::::\n\n> plain\n"
+
+
 def test_chapters_stand_in_their_parts():
     parts = ["00_bits", "02_nf4", "03_blockwise", "05_lora", "09_memory", "12_tokenizer",
              "17_chat", "18_evaluate", "21_claims", "core", "index"]
