@@ -63,7 +63,8 @@ def _finetune(options: FinetuneOptions, prompts: list[str], console: Console) ->
 
     record = finetune(options)
     console.print(answers_table(record), numbers_table(record), sep="\n")
-    console.print(f"adapter, loss.png and run.json are in {record['options']['output']}", soft_wrap=True)
+    folder = record["options"]["output"]
+    console.print(f"adapter, loss.png and run.json are in {folder}", soft_wrap=True)
 
 def _generate(options: GenerateOptions, prompts: list[str], console: Console) -> None:
     "Answer the prompts of the command line, or those of standard input, a line each."
