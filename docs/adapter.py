@@ -30,6 +30,8 @@ PROCESSORS = [strip_ansi, hide_line, filter_stream_, rm_header_dash, clean_magic
 EXPORTS = {"export", "exports"}
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 FUNCTIONS = DEFINITIONS[:2]
+WIDGETS = "application/vnd.jupyter.widget-state+json"
+VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 # --- what a notebook defines ---------------------------------------------------------------------
@@ -325,9 +327,20 @@ def figures(cells: list) -> list:
     return cells
 
 
+def check_widgets(nb: dict, name: str) -> None:
+    "Refuse a notebook that shows a widget whose state was not stored: the page would show nothing."
+    kept = nb["metadata"].get("widgets", {}).get(WIDGETS, {}).get("state", {})
+    shown = [output["data"][VIEW]["model_id"] for cell in nb["cells"]
+             for output in cell.get("outputs", []) if VIEW in output.get("data", {})]
+    if set(shown) - kept.keys():
+        raise InputError(f"nbs/{name} shows a widget without its state; "
+                         f"store it: python docs/execute.py nbs/{name}")
+
+
 def adapted(path: Path, symbols: Symbols) -> dict:
     "The page of a notebook, as a notebook."
     raw = json.loads(path.read_text(encoding="utf-8"))
+    check_widgets(raw, path.name)
     home = module(raw)
     raw["cells"] = [cell for cell in raw["cells"] if not is_badge(cell) and not is_setup(cell)]
     nb = NBProcessor(nb=dict2nb(raw), procs=PROCESSORS, process=True).nb

@@ -102,6 +102,11 @@ def with_widgets(nb, state: dict):
             stack += re.findall(r"IPY_MODEL_(\w+)", json.dumps(state[name]))[::-1]
     if not reached:
         return nb
+    # A link, as of jslink, names the widgets that it joins; they do not name it.
+    for name in state:
+        joined = re.findall(r"IPY_MODEL_(\w+)", json.dumps(state[name]))
+        if state[name]["model_name"].endswith("LinkModel") and set(joined) <= set(reached):
+            reached.append(name)
     kept = {name: state[name] for name in reached}
     nb.metadata["widgets"] = {WIDGETS: {"state": kept, "version_major": 2, "version_minor": 0}}
     text = nbformat.writes(nb)

@@ -49,7 +49,8 @@ def ran(tmp_path_factory):
          "print('half\\rwhole'); print('noise', file=sys.stderr); object()",
          "from tqdm.auto import tqdm\nfor _ in tqdm(range(3), disable=False): pass")
     book(folder / "shown.ipynb", "md:# A", "import matplotlib.pyplot as plt",
-         "plt.plot([1, 2]);", "import ipywidgets", "ipywidgets.IntSlider(3)")
+         "plt.plot([1, 2]);", "from ipywidgets import HBox, IntSlider, jslink",
+         "a, b = IntSlider(3), IntSlider(4)\njslink((a, 'value'), (b, 'value'))\nHBox([a, b])")
     bad = book(folder / "bad.ipynb", "print('before')", "1 / 0").read_bytes()
     paths = sorted(folder.glob("*.ipynb"))
     first = tool("execute.py", "--flags", "gpu", *paths)
@@ -86,7 +87,10 @@ def test_execute_twice_is_execute_once_and_nbdev_clean_changes_nothing(ran):
     folder, stored, *_ = ran
     assert {name: (folder / name).read_bytes() for name in stored} == stored
     nb = json.loads(stored["shown.ipynb"])
-    assert "image/png" in nb["cells"][2]["outputs"][0]["data"] and "widgets" in nb["metadata"]
+    assert "image/png" in nb["cells"][2]["outputs"][0]["data"]
+    state = nb["metadata"]["widgets"][adapter.WIDGETS]["state"]
+    kinds = sorted(model["model_name"] for model in state.values())
+    assert kinds.count("IntSliderModel") == 2 and "LinkModel" in kinds
     clean = "from nbdev.clean import nbdev_clean as run; run()"
     for name in ("noise.ipynb", "shown.ipynb"):
         subprocess.run([sys.executable, "-c", clean, "--fname", str(folder / name)], check=True,
@@ -237,6 +241,15 @@ def test_directives_hide_and_fold(tmp_path, symbols, monkeypatch):
     assert tags["import re"] == ["hide-input"] and tags["print(1)"] == ["remove-input"]
     assert tags["print(2)"] == ["hide-input"] and tags["print(3)"] == ["remove-input"]
     assert tags["print(4)"] == ["remove-output"] and "{py:function} scaled" in shown[-1][0]
+
+
+def test_a_widget_without_its_state_is_refused():
+    shown = {"data": {adapter.VIEW: {"model_id": "a"}}}
+    nb = {"metadata": {"widgets": {adapter.WIDGETS: {"state": {"a": {}}}}},
+          "cells": [{"outputs": [shown]}]}
+    adapter.check_widgets(nb, "toy.ipynb")
+    with pytest.raises(InputError, match="without its state"):
+        adapter.check_widgets({**nb, "metadata": {}}, "toy.ipynb")
 
 
 def test_links_between_notebooks_become_links_between_pages():
