@@ -190,8 +190,8 @@ def quantize(
     compiled: bool | None = None,  # run under torch.compile; None: only from 2**24 elements on
 ) -> "QuantizedTensor":  # on the device of `x`; the same bits, compiled or not
     "Quantize blockwise to 4 bits, by bitsandbytes' rules; raises `InputError` for unfit input."
-    levels = _levels(codebook).to(x.device)
     _check_input(x, block_size)
+    levels = _levels(codebook).to(x.device)
     climb, flat = ladder(levels), x.detach().reshape(-1)
     packed = torch.empty((len(flat) + 1) // 2, dtype=torch.uint8, device=x.device)
     absmax = torch.empty(-(-len(flat) // block_size), device=x.device)
@@ -287,10 +287,10 @@ def _buffer(q: "QuantizedTensor", dtype, out) -> torch.Tensor:
         if (dtype or q.dtype) not in FLOATS:
             raise InputError(f"dtype is {dtype}; expected float32, float16 or bfloat16")
         return torch.empty(q.shape, dtype=dtype or q.dtype, device=device)
-    expected = q.shape, dtype if dtype in FLOATS else out.dtype, device
-    if (out.shape, out.dtype, out.device) != expected or not out.is_contiguous():
+    wanted = dtype or (out.dtype if out.dtype in FLOATS else q.dtype)
+    if (out.shape, out.dtype, out.device) != (q.shape, wanted, device) or not out.is_contiguous():
         raise InputError(f"`out` is {tuple(out.shape)} of {out.dtype} on {out.device}; expected a "
-                         f"contiguous {tuple(q.shape)} of {expected[1]} on {device}")
+                         f"contiguous {tuple(q.shape)} of {wanted} on {device}")
     return out
 
 # %% ../nbs/03_blockwise.ipynb #2922e28b

@@ -56,7 +56,8 @@ def tensors(kind: str, block_size: int, dtype: torch.dtype, n: int, seed: int):
         # The smallest scales reach subnormal numbers, the largest the end of float16.
         exponent = torch.randint(-40 if number % 2 else -4, 12, (1,), generator=generator)
         x = x * 2.0**exponent
-        yield (x * 1e-30 if number == 7 else x).to(dtype)
+        x = x * 1e-30 if number == 7 else x
+        yield x.clamp(-6e4, 6e4).to(dtype)  # float16 ends at 65,504
 
 
 def rule(packed, state):
@@ -93,7 +94,13 @@ def test_values_equal_those_that_bitsandbytes_computes(layout, rows):
         x = x.view(rows, block_size)  # widths that are no multiple of the block are its fault
         theirs = bnb.dequantize_4bit(
             *bnb.quantize_4bit(x, blocksize=block_size, quant_type=kind))
-        assert same_bits(quantize(x, kind, block_size).dequantize(), theirs)
+        ours = quantize(x, kind, block_size).dequantize()
+        if dtype == torch.bfloat16:
+            # Processors with AVX512-BF16 round subnormal results to 0, and bitsandbytes uses it.
+            tiny = ours.float().abs() < torch.finfo(torch.float32).tiny
+            assert (theirs[tiny].float().abs() < torch.finfo(torch.float32).tiny).all()
+            ours, theirs = ours.masked_fill(tiny, 0), theirs.masked_fill(tiny, 0)
+        assert same_bits(ours, theirs)
 
 
 @settings(quick, max_examples=150)
@@ -217,7 +224,7 @@ def weights():
 @pytest.mark.parametrize("change, message", [
     (dict(x=weights().fill_(torch.nan)), "NaN or infinite"),
     (dict(x=weights().fill_(-torch.inf)), "NaN or infinite"),
-    (dict(x=weights().half().fill_(70000.0)), "NaN or infinite"),
+    (dict(x=weights().half().fill_(torch.inf)), "NaN or infinite"),
     (dict(x=weights().long()), "expected float32, float16 or bfloat16"),
     (dict(x=weights().double()), "expected float32, float16 or bfloat16"),
     (dict(x=weights().bool()), "expected float32, float16 or bfloat16"),
