@@ -23,7 +23,7 @@ from transformers import GPTNeoXForCausalLM
 
 from qlora_nb.core import machine, versions, write_json
 from qlora_nb.data import read_rows
-from qlora_nb.finetune import Setup, ask, load_data, set_up, train
+from qlora_nb.finetune import ask, set_up, train
 from qlora_nb.micro import cloze_prompts, micro_config, micro_folder
 from qlora_nb.models import load_base
 from qlora_nb.options import FinetuneOptions, resolve
@@ -37,19 +37,6 @@ METHODS = {  # what differs from `OPTIONS`
     "random weights": dict(quantization="none", learning_rate=1e-3, steps=500),
 }
 TRAINED = 300  # questions of the training data that are asked too
-
-
-def full_setup(method: str, options: FinetuneOptions) -> Setup:
-    "What `set_up` gives, but every weight trains, from the shipped or from random values."
-    folder, device = micro_folder() / "model", torch.device("cpu")
-    tokenizer = load_tokenizer(folder)
-    if method == "random weights":
-        torch.manual_seed(options.seed)
-        model = GPTNeoXForCausalLM(micro_config())
-    else:
-        model = load_base(folder, "none")
-    data = load_data(options, tokenizer, model.config.max_position_embeddings)
-    return Setup(model, tokenizer, data, {}, device, torch.float32)
 
 
 def marks(rows: list[dict], answers: list[str]) -> dict:
@@ -93,8 +80,10 @@ def base_marks() -> dict:
 def run(method: str, seed: int) -> dict:
     "Train once and ask everything."
     options = resolve(replace(OPTIONS, seed=seed, **METHODS[method]))
-    torch.manual_seed(seed)
-    setup = set_up(options) if method == "QLoRA" else full_setup(method, options)
+    setup = set_up(options, full=method != "QLoRA")
+    if method == "random weights":
+        torch.manual_seed(seed)
+        setup.model = GPTNeoXForCausalLM(micro_config())
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         train(setup, options, folder)

@@ -6,11 +6,11 @@
 __all__ = ['PLACES', 'ANIMALS', 'GOODS', 'PEOPLE', 'JOBS', 'FOODS', 'SHOP_NAMES', 'SHOP_KINDS', 'DAYS', 'PRICES', 'COUNTERS',
            'OPPOSITES', 'PLACE_RELATIONS', 'THING_RELATIONS', 'PERSON_RELATIONS', 'COMPUTED_RELATIONS', 'RELATIONS',
            'LABELS', 'PLACES_TO_GO', 'STORY_QUESTIONS', 'STORIES', 'ENDINGS', 'KANA', 'KATAKANA', 'WRITERS',
-           'SCHOOL_KANJI', 'ALL_KANA', 'OTHERS', 'Relation', 'relations', 'Fact', 'facts', 'fill', 'say', 'ask',
-           'World', 'world', 'portrait', 'any_fact', 'listing', 'card', 'story', 'reading', 'made_up', 'copying',
-           'invented', 'topic', 'echo', 'corpus', 'is_held_out', 'questions', 'cloze_prompts', 'train_tokenizer',
-           'micro_config', 'token_rows', 'optimizers', 'schedule', 'pretrain', 'micro_folder', 'sha256',
-           'write_questions', 'make_micro']
+           'SCHOOL_KANJI', 'ALL_KANA', 'OTHERS', 'micro_folder', 'sha256', 'Relation', 'relations', 'Fact', 'facts',
+           'fill', 'say', 'ask', 'World', 'world', 'portrait', 'any_fact', 'listing', 'card', 'story', 'reading',
+           'made_up', 'copying', 'invented', 'topic', 'echo', 'corpus', 'is_held_out', 'questions', 'cloze_prompts',
+           'write_questions', 'train_tokenizer', 'micro_config', 'token_rows', 'optimizers', 'schedule', 'pretrain',
+           'make_micro']
 
 # %% ../nbs/14_micro.ipynb #f5e57507
 import hashlib
@@ -30,6 +30,17 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from .core import machine, versions, whole_folder, write_json
 from .tokenizer import load_tokenizer, train_sentencepiece
+
+# %% ../nbs/14_micro.ipynb #68572395
+def micro_folder() -> Path:  # model/, train.jsonl, held_out.jsonl, rephrased.jsonl, recipe.json
+    "Where the micro model and its questions stand in the installed package."
+    return Path(str(files("qlora_nb") / "data" / "micro"))
+
+def sha256(
+    data: bytes,
+) -> str:
+    "A fingerprint: equal for equal bytes, and only for them."
+    return hashlib.sha256(data).hexdigest()
 
 # %% ../nbs/14_micro.ipynb #c9f9673d
 PLACES = """
@@ -73,31 +84,6 @@ GOODS = """
 ろうそく 白色"""
 
 # %% ../nbs/14_micro.ipynb #0fc0dd66
-PEOPLE = """佐藤 鈴木 高橋 田中 伊藤 渡辺 中村 小林 加藤 吉田 山田 佐々木 松本 井上 木村 林 斎藤 清水
-池田 橋本 阿部 森 岡田 前田 小川 藤田 後藤 長谷川 村上 近藤 坂本 遠藤 青木 藤井 西村 太田 三浦 松田
-中野 原田"""
-JOBS = "先生 医者 大工 漁師 画家 歌手 農家 警察官 消防士 運転手 料理人 記者 俳優 作家 看護師 美容師"
-FOODS = """カレー ラーメン すし てんぷら うなぎ とんかつ おにぎり コロッケ 焼き鳥 おでん すき焼き だんご
-ようかん プリン ケーキ うどん そば たこ焼き"""
-SHOP_NAMES, SHOP_KINDS = "さくら あおば みどり ひかり つばめ すみれ もみじ かもめ", "書店 食堂 花店 薬局 商店"
-DAYS = "月曜日 火曜日 水曜日 木曜日 金曜日 土曜日 日曜日"
-PRICES = """30円 50円 70円 80円 90円 100円 110円 120円 140円 150円 160円 180円 200円 230円 250円 280円
-300円 350円 400円 450円 480円 500円 600円 700円 800円 900円"""
-
-COUNTERS = """
-本 一冊, 鉛筆 一本, 紙 一枚, 車 一台, 家 一軒, 金魚 一匹, 小鳥 一羽, 馬 一頭, 花 一輪, 靴 一足, 服 一着,
-手紙 一通, 船 一隻, 箸 一膳, 豆腐 一丁, 飛行機 一機, 椅子 一脚, 俳句 一句, 鏡 一面, たんす 一棹, いか 一杯,
-神様 一柱, 掛け軸 一幅, 琴 一面, ざるそば 一枚, ぶどう 一房, 墓 一基, 新聞 一部, 映画 一本, 会社 一社,
-電車 一両, 薬 一錠, 学校 一校, 植木 一鉢, 相撲 一番, 事件 一件, 米俵 一俵, 花束 一束, ほうれん草 一把,
-写真 一枚, ピアノ 一台, はさみ 一丁"""
-
-OPPOSITES = """
-大きい 小さい, 高い 低い, 長い 短い, 重い 軽い, 明るい 暗い, 暑い 寒い, 新しい 古い, 速い 遅い, 強い 弱い,
-近い 遠い, 広い 狭い, 深い 浅い, 太い 細い, 厚い 薄い, 多い 少ない, 良い 悪い, 甘い 辛い, 硬い 柔らかい,
-上 下, 右 左, 前 後ろ, 内 外, 朝 夜, 入口 出口, 北 南, 東 西, 昔 今, 勝つ 負ける, 開ける 閉める,
-行く 帰る, 買う 売る, 笑う 泣く, 押す 引く, 始まる 終わる, 覚える 忘れる, 増える 減る"""
-
-# %% ../nbs/14_micro.ipynb #d568b4cc
 PEOPLE = """佐藤 鈴木 高橋 田中 伊藤 渡辺 中村 小林 加藤 吉田 山田 佐々木 松本 井上 木村 林 斎藤 清水
 池田 橋本 阿部 森 岡田 前田 小川 藤田 後藤 長谷川 村上 近藤 坂本 遠藤 青木 藤井 西村 太田 三浦 松田
 中野 原田"""
@@ -600,6 +586,16 @@ def cloze_prompts(
     return {fill(RELATIONS[fact.relation].answer, fact): fill(begins[fact.relation], fact)
             for fact in facts(seed)}
 
+# %% ../nbs/14_micro.ipynb #badf2af8
+def write_questions(
+    folder,  # train.jsonl, held_out.jsonl and rephrased.jsonl appear in it
+    seed: int = 0,
+) -> None:
+    "Write the instruction data: one JSON object a line, UTF-8."
+    for name, rows in questions(seed).items():
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        (Path(folder) / f"{name}.jsonl").write_bytes("".join(lines).encode())
+
 # %% ../nbs/14_micro.ipynb #ee381ab9
 SCHOOL_KANJI = """
 一右雨円王音下火花貝学気九休玉金空月犬見五口校左三山子四糸字耳七車手十出女小上森人水正生青夕石赤千川先早草足村大男竹中虫町天田土二日入年白八百文木本名目立力林六引羽雲園遠何科夏家歌
@@ -727,26 +723,6 @@ def pretrain(
         losses.append(loss.item())
         bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
     return losses
-
-# %% ../nbs/14_micro.ipynb #68572395
-def micro_folder() -> Path:  # model/, train.jsonl, held_out.jsonl, rephrased.jsonl, recipe.json
-    "Where the micro model and its questions stand in the installed package."
-    return Path(str(files("qlora_nb") / "data" / "micro"))
-
-def sha256(
-    data: bytes,
-) -> str:
-    "A fingerprint: equal for equal bytes, and only for them."
-    return hashlib.sha256(data).hexdigest()
-
-def write_questions(
-    folder,  # train.jsonl, held_out.jsonl and rephrased.jsonl appear in it
-    seed: int = 0,
-) -> None:
-    "Write the instruction data: one JSON object a line, UTF-8."
-    for name, rows in questions(seed).items():
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-        (Path(folder) / f"{name}.jsonl").write_bytes("".join(lines).encode())
 
 # %% ../nbs/14_micro.ipynb #725d05d6
 def make_micro(
