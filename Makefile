@@ -29,6 +29,7 @@ docs: $(VENV)/.installed-docs
 bench: $(VENV)/.installed-dev
 	python benchmarks/finetune_cpu.py
 	python benchmarks/compare_methods.py
+	python benchmarks/quantize.py
 
 micro: $(VENV)/.installed
 	python -m qlora_nb.micro
