@@ -28,6 +28,7 @@ docs: $(VENV)/.installed-docs
 
 bench: $(VENV)/.installed-dev
 	python benchmarks/finetune_cpu.py
+	python benchmarks/micro_controls.py
 	python benchmarks/compare_methods.py
 	python benchmarks/quantize.py
 

@@ -9,6 +9,7 @@ __all__ = ['COMMANDS', 'answers_table', 'numbers_table', 'make_parser', 'usage',
 import logging
 import sys
 import warnings
+from dataclasses import fields
 
 from rich.console import Console
 from rich.markup import escape
@@ -133,8 +134,11 @@ def main(
 def _run(command: str, arguments: list[str]) -> int:
     "Parse the options of a command and run it."
     options, run, _, _ = COMMANDS[command]
-    parsed, rest = make_parser(command).parse_args_into_dataclasses(
-        arguments, look_for_args_file=False)
+    parsed, rest, unknown = make_parser(command).parse_args_into_dataclasses(
+        arguments, return_remaining_strings=True, look_for_args_file=False)
+    if unknown:
+        known = ["--" + field.name.replace("_", "-") for field in fields(options)]
+        raise unknown_name("option", unknown[0], known)
     _quieten()
     run(parsed, getattr(rest, "prompts", []), Console())
     return 0
