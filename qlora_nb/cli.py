@@ -147,7 +147,7 @@ def _quieten() -> None:
     "Let the libraries speak only of what a reader can act on, and our own log speak in lines."
     from transformers.utils import logging as transformers_logging
 
-    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING, force=True)
     logging.getLogger("qlora_nb").setLevel(logging.INFO)
     # bitsandbytes tries an optional kernel package and reports that it is absent.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

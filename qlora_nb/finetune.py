@@ -439,17 +439,17 @@ def _check_same(run: RunFolder, options: FinetuneOptions) -> None:
 
 def _check_disk(folder: Path, needed: int) -> None:
     "Refuse, before any work is done, a place that cannot be written or has too little room."
+    place = next(p for p in folder.absolute().parents if p.exists())
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        probe = folder.with_name(f".{folder.name}.probe")
+        probe = place / f".{folder.name}.probe"
         probe.write_bytes(bytes(4096))
         probe.unlink()
     except OSError as error:
-        raise InputError(f"cannot write to {folder.parent} ({error.strerror}); "
+        raise InputError(f"cannot write to {place} ({error.strerror}); "
                          "give an --output on a disk with room and write permission") from error
-    free = shutil.disk_usage(folder.parent).free
+    free = shutil.disk_usage(place).free
     if free < needed:
-        raise InputError(f"{folder.parent} has {free / 1e6:.0f} MB free and the run needs "
+        raise InputError(f"{place} has {free / 1e6:.0f} MB free and the run needs "
                          f"{needed / 1e6:.0f} MB; make room, or give another --output")
 
 # %% ../nbs/15_finetune.ipynb #60c13b7e

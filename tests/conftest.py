@@ -3,9 +3,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from qlora_nb.cli import main
 from qlora_nb.micro import micro_folder
 
 COMMAND = [str(Path(sys.executable).with_name("qlora-nb"))]
@@ -17,6 +19,22 @@ def command(tmp_path):
     def run(*arguments, **options):
         return subprocess.run([*COMMAND, *map(str, arguments)], cwd=tmp_path, text=True,
                               capture_output=True, timeout=600, **options)
+    return run
+
+
+@pytest.fixture
+def called(tmp_path, monkeypatch, capsys):
+    "The same within this process, which imports torch only once: for the many wrong inputs."
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        capsys.readouterr()
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # argparse's own way to end
+            status = stop.code
+        printed = capsys.readouterr()
+        return SimpleNamespace(returncode=status, stdout=printed.out, stderr=printed.err)
     return run
 
 

@@ -60,14 +60,14 @@ def test_help_version_and_mistyped_words(command):
     (["--resume", "--overwrite"], ["--resume"]),
     (["--learning-rate", "nan"], ["--learning-rate"]),
 ])
-def test_wrong_options(command, tmp_path, options, words):
-    refused(command("finetune", *options, "--output", "run"), *words)
+def test_wrong_options(called, tmp_path, options, words):
+    refused(called("finetune", *options, "--output", "run"), *words)
     assert not list(tmp_path.iterdir()), "a refused run must leave nothing behind"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the GPU that is asked for")
-def test_gpu_that_is_not_there(command):
-    refused(command("finetune", "--device", "cuda"), "GPU")
+def test_gpu_that_is_not_there(called):
+    refused(called("finetune", "--device", "cuda"), "GPU")
 
 
 def test_debug_shows_where_it_came_from(command):
@@ -103,9 +103,9 @@ def test_unknown_model_and_unreachable_hub(command, tmp_path, monkeypatch):
     server.shutdown()
 
 
-def test_models_that_are_refused(command, model):
+def test_models_that_are_refused(called, model):
     def finetune():
-        return command("finetune", "--model", model)
+        return called("finetune", "--model", model)
 
     config = model / "config.json"
     original = config.read_text(encoding="utf-8")
@@ -137,16 +137,16 @@ def test_models_that_are_refused(command, model):
     ("rows.txt", b"text", ["rows.txt", "jsonl"]),
     ("broken.parquet", b"PAR1 and no more", ["broken.parquet"]),
 ])
-def test_data_that_is_refused(command, tmp_path, name, content, words):
+def test_data_that_is_refused(called, tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content)
-    refused(command("finetune", "--data", name), *words)
+    refused(called("finetune", "--data", name), *words)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_rows_that_are_all_too_long(command, tmp_path):
+def test_rows_that_are_all_too_long(called, tmp_path):
     write_rows(tmp_path / "long.jsonl", [{"instruction": f"{i}は？" * 200, "output": "長い。" * 200}
                                          for i in range(80)])
-    refused(command("finetune", "--data", "long.jsonl"), "long")
+    refused(called("finetune", "--data", "long.jsonl"), "long")
 
 
 def test_duplicates_and_bad_utf8_are_counted(tmp_path, command):
