@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['log', 'held_bytes', 'linear_names', 'add_lora', 'parameter_counts', 'ask', 'mean_loss', 'Exam', 'make_exam',
-           'evaluate', 'TrainingData', 'pick_sequence_length', 'load_data', 'saving', 'WholeTrainer', 'checkpoints',
-           'StepClock', 'LossBar', 'training_arguments', 'make_trainer', 'RunFolder', 'free_name', 'find_run', 'claim',
-           'prepare_training', 'peak_memory', 'Setup', 'set_up', 'finetune', 'train', 'loss_curve']
+           'evaluate', 'TrainingData', 'pick_sequence_length', 'read_conversations', 'load_data', 'saving',
+           'WholeTrainer', 'checkpoints', 'StepClock', 'LossBar', 'training_arguments', 'make_trainer', 'RunFolder',
+           'free_name', 'find_run', 'claim', 'prepare_training', 'peak_memory', 'Setup', 'set_up', 'finetune', 'train',
+           'loss_curve']
 
 # %% ../nbs/15_finetune.ipynb #f66c922e
 import json
@@ -220,6 +221,18 @@ def pick_sequence_length(
                          f"model's context; give at most {context}")
     return wanted or min(1024, context)
 
+# %% ../nbs/15_finetune.ipynb #bfb1721d
+def read_conversations(
+    source,  # a file, or a data set's name on the hub
+    report: DataReport | None = None,
+) -> list:  # of `qlora_nb.data.conversations`
+    "The conversations in `source`; an `InputError` about a row names the source as well."
+    rows = read_rows(source, report)
+    try:
+        return conversations(rows, report)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+
 # %% ../nbs/15_finetune.ipynb #d37a4a7c
 def load_data(
     options: FinetuneOptions,  # resolved
@@ -231,13 +244,12 @@ def load_data(
     form = (choose_format(options.model, tokenizer) if options.prompt_format == "auto"
             else FORMATS[options.prompt_format])
     shipped = micro_folder() if options.data == "micro" else None
-    talks = conversations(read_rows(shipped / "train.jsonl" if shipped else options.data, report),
-                          report)
+    talks = read_conversations(shipped / "train.jsonl" if shipped else options.data, report)
     if options.eval_data:
-        held_out = {"held-out": conversations(read_rows(options.eval_data))}
+        held_out = {"held-out": read_conversations(options.eval_data)}
     elif shipped:
-        held_out = {"held-out": conversations(read_rows(shipped / "held_out.jsonl")),
-                    "new phrasing": conversations(read_rows(shipped / "rephrased.jsonl"))}
+        held_out = {"held-out": read_conversations(shipped / "held_out.jsonl"),
+                    "new phrasing": read_conversations(shipped / "rephrased.jsonl")}
     else:
         talks, rest = split(talks, options.held_out, options.seed)
         held_out = {"held-out": rest}
