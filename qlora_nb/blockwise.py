@@ -12,7 +12,6 @@ import json
 import warnings
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from types import FunctionType
 from typing import NamedTuple
 

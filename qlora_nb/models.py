@@ -9,8 +9,6 @@ __all__ = ['FAMILY', 'fetch_model', 'read_config', 'WeightScan', 'scan_weights',
 # %% ../nbs/models.ipynb #b550eb73
 import hashlib
 import json
-import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
