@@ -103,7 +103,7 @@ def attach(
 def load_adapted(
     options,  # GenerateOptions or MergeOptions
     device: torch.device,
-):  # -> (PeftModel, tokenizer, AdapterFolder)
+):  # -> (PeftModel, tokenizer, AdapterFolder, folder of the base model)
     "Base model and adapter as they were trained together."
     adapter = open_adapter(options.adapter)
     folder = base_folder(adapter, options.model, options.revision)
@@ -111,7 +111,7 @@ def load_adapted(
     dtype = pick_compute_dtype(trained.get("compute_dtype", "auto"), device)
     model = load_base(folder, trained.get("quantization", "nf4"),
                       trained.get("double_quantization", True), dtype, device)
-    return attach(model, adapter), load_tokenizer(folder), adapter
+    return attach(model, adapter), load_tokenizer(folder), adapter, folder
 
 # %% ../nbs/adapters.ipynb #ec641c91
 def generate(
@@ -120,7 +120,7 @@ def generate(
 ) -> list[str]:  # one answer each
     "Answer `prompts` with an adapter on its base model."
     device = pick_device(options.device)
-    model, tokenizer, adapter = load_adapted(options, device)
+    model, tokenizer, adapter, _ = load_adapted(options, device)
     trained = adapter.record.get("base", {})
     name = options.prompt_format
     if name == "auto":
@@ -173,14 +173,14 @@ def merge(
     output = Path(options.output)
     if output.exists() and not options.overwrite:
         raise InputError(f"{output} exists; give another --output, or --overwrite to replace it")
-    model, tokenizer, adapter = load_adapted(options, torch.device("cpu"))
+    model, tokenizer, _, folder = load_adapted(options, torch.device("cpu"))
     dtype = getattr(torch, options.dtype)
-    config = AutoConfig.from_pretrained(base_folder(adapter, options.model, options.revision))
+    config = AutoConfig.from_pretrained(folder)
     config.dtype = dtype
     state = merged_state(model, dtype)
     if not all(torch.isfinite(tensor).all() for tensor in state.values()):
         raise InputError("a merged weight does not fit into float16; use --dtype bfloat16")
-    with saving(output), whole_folder(output) as fresh:
+    with saving(output, "run the command again"), whole_folder(output) as fresh:
         save_torch_state_dict(state, fresh, metadata={"format": "pt"})
         config.save_pretrained(fresh)
         model.generation_config.save_pretrained(fresh)

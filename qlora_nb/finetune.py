@@ -6,8 +6,8 @@
 __all__ = ['log', 'held_bytes', 'linear_names', 'add_lora', 'parameter_counts', 'ask', 'mean_loss', 'Exam', 'make_exam',
            'evaluate', 'TrainingData', 'pick_sequence_length', 'read_conversations', 'load_data', 'saving',
            'WholeTrainer', 'checkpoints', 'StepClock', 'LossBar', 'training_arguments', 'make_trainer', 'RunFolder',
-           'free_name', 'find_run', 'claim', 'prepare_training', 'peak_memory', 'Setup', 'set_up', 'finetune', 'train',
-           'loss_curve']
+           'free_name', 'last_interrupted', 'find_run', 'claim', 'prepare_training', 'peak_memory', 'Setup', 'set_up',
+           'finetune', 'train', 'loss_curve']
 
 # %% ../nbs/15_finetune.ipynb #f66c922e
 import json
@@ -261,14 +261,14 @@ def load_data(
 @contextmanager
 def saving(
     what: str,  # as in "checkpoint-50"
+    then: str = "go on with --resume: everything saved before is whole",  # after making room
 ):
     "Turn a failure to write into an `InputError` that says how to go on."
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"could not save {what} ({reason}); make room and go on with --resume: "
-                         "everything saved before is whole") from error
+        raise InputError(f"could not save {what} ({reason}); make room and {then}") from error
 
 # %% ../nbs/15_finetune.ipynb #aec0785b
 class WholeTrainer(Trainer):
@@ -392,6 +392,14 @@ def free_name(
             return path
     raise InputError(f"{base.parent} holds too many runs; delete some or give --output")
 
+def last_interrupted(
+    base: Path,  # as in runs/micro
+) -> Path:  # the one of base, base-2, ... that was begun last and not finished; else base
+    "The output folder that `--resume` means when it is given none."
+    names = [base, *(base.with_name(f"{base.name}-{number}") for number in range(2, 10_000))]
+    begun = [path for path in names if _working(path).exists()]
+    return begun[-1] if begun else base
+
 def _working(output: Path) -> Path:
     return output.with_name(output.name + ".partial")
 
@@ -401,9 +409,12 @@ def find_run(
 ) -> RunFolder:
     "The output folder of a run, before anything is written; raises `InputError` if it is taken."
     base = Path("runs") / options.model.rstrip("/").rpartition("/")[2]
-    output = Path(options.output) if options.output else base
-    if not (options.output or options.resume or options.overwrite):
-        output = free_name(base)
+    if options.output:
+        output = Path(options.output)
+    elif options.resume:
+        output = last_interrupted(base)
+    else:
+        output = base if options.overwrite else free_name(base)
     run = RunFolder(output, _working(output))
     _check_output(run, options)
     _check_disk(run.work, needed=0)

@@ -154,7 +154,7 @@ def differences(
 # %% ../nbs/options.ipynb #7747a2c6
 @dataclass(frozen=True)
 class GenerateOptions:
-    "What `qlora_nb.finetune.generate` is told."
+    "What `qlora_nb.adapters.generate` is told."
 
     adapter: str = _option("runs/micro", "the output folder of a fine-tune, or any PEFT adapter")
     model: Optional[str] = _option(None, "the base model (default: the one the adapter names)")
@@ -168,7 +168,7 @@ class GenerateOptions:
 
 @dataclass(frozen=True)
 class MergeOptions:
-    "What `qlora_nb.finetune.merge` is told."
+    "What `qlora_nb.adapters.merge` is told."
 
     adapter: str = _option("runs/micro", "the output folder of a fine-tune, or any PEFT adapter")
     output: str = _option("merged", "the folder to make")
