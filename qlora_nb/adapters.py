@@ -9,11 +9,10 @@ __all__ = ['AdapterFolder', 'open_adapter', 'base_folder', 'attach', 'load_adapt
 # %% ../nbs/adapters.ipynb #fc7e1f22
 import json
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from bitsandbytes.functional import dequantize_4bit
-from bitsandbytes.nn import Linear4bit
 from huggingface_hub import save_torch_state_dict
 from peft import PeftModel, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
@@ -21,13 +20,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoConfig
 
+from .blockwise import from_bitsandbytes
 from .core import InputError, hub_folder, whole_folder
 from .data import FORMATS, choose_format, prompt_ids
 from .finetune import ask, saving
+from .linear4bit import Linear4bit
+from .lora import LoRALinear
 from qlora_nb.models import (
     fetch_model, load_base, pick_compute_dtype, pick_device, scan_weights,
 )
 from .options import GenerateOptions, MergeOptions
+from .qlora import load_adapter
 from .tokenizer import load_tokenizer
 
 # %% ../nbs/adapters.ipynb #9946c397
@@ -84,8 +87,11 @@ def base_folder(
 def attach(
     model,  # the base model
     adapter: AdapterFolder,
-) -> PeftModel:
+    backend: str = "bitsandbytes",  # with peft's layers, or reference: with ours
+):  # -> PeftModel, or with our layers the same model
     "Put an adapter on a base model; raises `InputError` where the two do not fit."
+    if backend == "reference":
+        return load_adapter(model, adapter.path).eval()
     try:
         adapted = PeftModel.from_pretrained(model, adapter.path)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -103,15 +109,18 @@ def attach(
 def load_adapted(
     options,  # GenerateOptions or MergeOptions
     device: torch.device,
-):  # -> (PeftModel, tokenizer, AdapterFolder, folder of the base model)
+):  # -> (model with its adapter, tokenizer, AdapterFolder, folder of the base model)
     "Base model and adapter as they were trained together."
     adapter = open_adapter(options.adapter)
     folder = base_folder(adapter, options.model, options.revision)
     trained = adapter.record.get("options", {})
     dtype = pick_compute_dtype(trained.get("compute_dtype", "auto"), device)
+    backend = options.backend or trained.get("backend", "bitsandbytes")
+    if not options.backend and find_spec("bitsandbytes") is None:
+        backend = "reference"  # the same bits of the same codes
     model = load_base(folder, trained.get("quantization", "nf4"),
-                      trained.get("double_quantization", True), dtype, device)
-    return attach(model, adapter), load_tokenizer(folder), adapter, folder
+                      trained.get("double_quantization", True), dtype, device, backend)
+    return attach(model, adapter, backend), load_tokenizer(folder), adapter, folder
 
 # %% ../nbs/adapters.ipynb #ec641c91
 def generate(
@@ -132,34 +141,46 @@ def generate(
         sampling = dict(do_sample=True, temperature=options.temperature, top_p=options.top_p)
     return ask(model, tokenizer, ids, options.max_new_tokens, **sampling)
 
-# %% ../nbs/adapters.ipynb #5cad6499
+# %% ../nbs/adapters.ipynb #25574e9d
 @torch.no_grad()
 def merged_weight(
     layer,  # a linear layer: plain, four-bit, or with a LoRA adapter around it
 ) -> torch.Tensor:  # float32, (out_features, in_features)
     "The weight that a layer stands for: dequantized base plus scaled update."
-    base = layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
-    weight = base.weight
+    base = getattr(layer, "base_layer", layer)
     if isinstance(base, Linear4bit):
-        weight = dequantize_4bit(weight.data, weight.quant_state)
-    weight = weight.float()
+        weight = base.dequantize(torch.float32)
+    elif _is_4bit(base):
+        weight = from_bitsandbytes(base.weight, base.weight.quant_state).dequantize(torch.float32)
+    else:
+        weight = base.weight.float()
+    if isinstance(layer, LoRALinear):
+        weight = weight + layer.delta_weight().float()
     if isinstance(layer, LoraLayer):
         weight = weight + layer.get_delta_weight("default").float()
     return weight
 
+def _is_4bit(layer) -> bool:
+    "Whether it is a 4-bit layer, ours or one of bitsandbytes."
+    return isinstance(layer, Linear4bit) or hasattr(getattr(layer, "weight", None), "quant_state")
+
 # %% ../nbs/adapters.ipynb #90745035
 def merged_state(
-    model: PeftModel,
+    model,  # as `load_adapted` gives it
     dtype: torch.dtype,  # of the result
 ) -> dict:  # tensor name of the plain model -> tensor on the CPU
     "The weights of a plain model that computes what base and adapter compute together."
-    base, state, done = model.get_base_model(), {}, ()
+    base, state, done = model, {}, ()
+    if isinstance(model, PeftModel):
+        base = model.get_base_model()
     for name, layer in base.named_modules():
-        if isinstance(layer, (LoraLayer, Linear4bit)) and not name.startswith(done or "\0"):
+        adapted = isinstance(layer, (LoraLayer, LoRALinear))
+        if (adapted or _is_4bit(layer)) and not name.startswith(done or "\0"):
             done += (name + ".",)  # what lies below an adapter's layer is in its sum already
             state[name + ".weight"] = merged_weight(layer).to("cpu", dtype)
-            if layer.bias is not None:
-                state[name + ".bias"] = layer.bias.detach().to("cpu", dtype)
+            bias = getattr(layer, "base_layer", layer).bias
+            if bias is not None:
+                state[name + ".bias"] = bias.detach().to("cpu", dtype)
     for name, parameter in base.named_parameters():
         if not name.startswith(done):
             state[name] = parameter.detach().to("cpu", dtype)

@@ -35,12 +35,17 @@ from qlora_nb.data import (
     FORMATS, Collator, DataReport, choose_format, conversations, encode, encode_all, pack,
     prompt_ids, read_rows, split,
 )
+from .linear4bit import Linear4bit
 from .micro import micro_folder
 from qlora_nb.models import (
-    fetch_model, load_base, pick_compute_dtype, pick_device, read_config, scan_weights,
+    fetch_model, load_base, pick_backend, pick_compute_dtype, pick_device, read_config,
+    scan_weights,
 )
 from .options import FinetuneOptions, differences, resolve
 from .plots import PALETTE
+from qlora_nb.qlora import (
+    has_lora, insert_lora, linear_layers, load_adapter, prepare_model, save_adapter,
+)
 from .tokenizer import load_tokenizer
 
 try:
@@ -67,12 +72,8 @@ def linear_names(
     model,  # a transformers model, quantized or not
 ) -> dict[str, int]:  # last part of a linear layer's name -> the smaller of its sides
     "The linear layers that an adapter can go on: all but the output head."
-    head = model.get_output_embeddings()
-    return {
-        name.rpartition(".")[2]: min(layer.in_features, layer.out_features)
-        for name, layer in model.named_modules()
-        if isinstance(layer, torch.nn.Linear) and layer is not head
-    }
+    return {name.rpartition(".")[2]: min(layer.in_features, layer.out_features)
+            for name, layer in linear_layers(model).items()}
 
 # %% ../nbs/15_finetune.ipynb #ed2f0d6f
 def add_lora(
@@ -82,8 +83,9 @@ def add_lora(
     dropout: float = 0.0,
     target_modules: str = "all-linear",  # or names with commas
     seed: int = 0,  # decides lora_A; lora_B starts at zero
-) -> PeftModel:
-    "A peft LoRA adapter on `model`; raises `InputError` for names or a rank that do not fit."
+    backend: str = "bitsandbytes",  # with peft's layers, or reference: with ours
+):  # -> PeftModel, or with our layers the same model
+    "A LoRA adapter on `model`; raises `InputError` for names or a rank that do not fit."
     known = linear_names(model)
     names = list(known) if target_modules == "all-linear" else target_modules.split(",")
     for name in names:
@@ -94,6 +96,8 @@ def add_lora(
                              f"give at most {known[name]}")
     torch.manual_seed(seed)
     targets = target_modules if target_modules == "all-linear" else names
+    if backend == "reference":
+        return insert_lora(model, rank, alpha, dropout, targets)
     return get_peft_model(model, LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets,
         bias="none", task_type="CAUSAL_LM",
@@ -110,6 +114,8 @@ def parameter_counts(
 
     trained = sum(count(p) for p in model.parameters() if p.requires_grad)
     frozen = sum(count(p) for p in model.parameters() if not p.requires_grad)
+    frozen += sum(m.in_features * m.out_features for m in model.modules()
+                  if isinstance(m, Linear4bit))  # our layers hold their codes as buffers
     return {"trained": trained, "frozen": frozen, "share": trained / (trained + frozen)}
 
 # %% ../nbs/15_finetune.ipynb #3073c7af
@@ -290,6 +296,19 @@ class WholeTrainer(Trainer):
         replace_folder(fresh, folder / name)
         for other in old:
             shutil.rmtree(other)
+
+    # peft's models save and load their adapter alone; ours are told to.
+    def _save(self, output_dir=None, state_dict=None):
+        if has_lora(self.model):
+            save_adapter(self.model, output_dir)
+        else:
+            super()._save(output_dir, state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        if has_lora(self.model):
+            load_adapter(self.model, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
 def checkpoints(
     folder,  # where a `WholeTrainer` saves
@@ -486,13 +505,15 @@ def prepare_training(
     "Freeze the base, choose what is recomputed, and add LoRA."
     recompute = options.gradient_checkpointing
     recompute = device.type == "cuda" if recompute is None else recompute
-    if options.quantization != "none":
+    if options.quantization != "none" and options.backend == "reference":
+        prepare_model(model, recompute)
+    elif options.quantization != "none":
         model = prepare_model_for_kbit_training(
             model, recompute, gradient_checkpointing_kwargs={"use_reentrant": False})
     elif recompute:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return add_lora(model, options.rank, options.alpha, options.dropout, options.target_modules,
-                    options.seed)
+                    options.seed, options.backend)
 
 # %% ../nbs/15_finetune.ipynb #1dc1a22e
 def peak_memory(
@@ -515,7 +536,7 @@ def peak_memory(
 class Setup:
     "A run when everything is loaded and checked and nothing is trained yet."
 
-    model: PeftModel
+    model: torch.nn.Module  # with its adapter, peft's or ours
     tokenizer: object
     data: TrainingData
     base: dict  # what the record says of the base model
@@ -531,13 +552,15 @@ def set_up(
         raise InputError("quantized weights cannot be trained; set quantization to none")
     device = pick_device(options.device)
     dtype = pick_compute_dtype(options.compute_dtype, device)
+    pick_backend(options.backend, device, options.quantization)
     folder = fetch_model(options.model, options.revision)
     context = read_config(folder).max_position_embeddings
     length = pick_sequence_length(options.sequence_length, context)
     tokenizer = load_tokenizer(folder)
     data = load_data(options, tokenizer, length)
     base = _describe_base(options, folder, dtype)
-    model = load_base(folder, options.quantization, options.double_quantization, dtype, device)
+    model = load_base(folder, options.quantization, options.double_quantization, dtype, device,
+                      options.backend)
     model = model if full else prepare_training(model, options, device)
     return Setup(model, tokenizer, data, base, device, dtype)
 
@@ -642,6 +665,17 @@ def _answers(data: TrainingData, before: dict, after: dict) -> list[dict]:
     rows = zip(exam.questions, exam.expected, before[name]["answers"], after[name]["answers"])
     return [dict(zip(("question", "expected", "before", "after"), row)) for row in rows]
 
+# %% ../nbs/15_finetune.ipynb #984f2879
+def _write_adapter(model, folder: Path, base_model: str) -> None:
+    "A PEFT adapter, whoever's layers have trained it."
+    if not isinstance(model, PeftModel):
+        save_adapter(model, folder, base_model)
+        return
+    model.peft_config["default"].base_model_name_or_path = base_model
+    # Left to itself peft would ask the hub whether the vocabulary has grown; it has not.
+    model.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's model card is an empty form
+
 # %% ../nbs/15_finetune.ipynb #7e57a2d3
 def loss_curve(
     history: list[dict],  # the Trainer's log
@@ -659,13 +693,10 @@ def loss_curve(
     axes.legend(frameon=False)
     figure.savefig(path, dpi=150, format="png")
 
-def _publish(run: RunFolder, model: PeftModel, record: dict) -> None:
+def _publish(run: RunFolder, model, record: dict) -> None:
     "Let adapter, curve and record appear as one folder, then drop what the run worked with."
     with saving(run.output), whole_folder(run.output) as fresh:
-        model.peft_config["default"].base_model_name_or_path = record["base"]["model"]
-        # Left to itself peft would ask the hub whether the vocabulary has grown; it has not.
-        model.save_pretrained(fresh, save_embedding_layers=False)
-        (fresh / "README.md").unlink(missing_ok=True)  # peft's model card is an empty form
+        _write_adapter(model, fresh, record["base"]["model"])
         loss_curve(record["history"], fresh / "loss.png")
         write_json(fresh / "run.json", record)
     shutil.rmtree(run.work, ignore_errors=True)

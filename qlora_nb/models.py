@@ -4,21 +4,22 @@
 
 # %% auto #0
 __all__ = ['FAMILY', 'fetch_model', 'read_config', 'WeightScan', 'scan_weights', 'pick_device', 'pick_compute_dtype',
-           'quantization_config', 'guard_cpu_layers', 'load_base']
+           'quantization_config', 'guard_cpu_layers', 'pick_backend', 'load_base']
 
 # %% ../nbs/models.ipynb #b550eb73
 import hashlib
 import json
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from bitsandbytes.nn import Linear4bit
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from .core import InputError, hub_folder
 from .micro import micro_folder
+from .qlora import load_4bit, quantize_model
 
 # %% ../nbs/models.ipynb #3000c19b
 def fetch_model(
@@ -96,9 +97,14 @@ def scan_weights(
 
 # %% ../nbs/models.ipynb #b50f2585
 def pick_device(
-    name: str = "auto",  # auto, cpu or cuda
+    name: str = "auto",  # auto, cpu, cuda or mps
 ) -> torch.device:
     "The device to compute on; raises `InputError` for a GPU that is not there."
+    if name == "mps":
+        if not torch.backends.mps.is_available():
+            raise InputError("--device mps needs an Apple GPU that torch can see, and there is "
+                             "none; leave the option out to compute on the CPU")
+        return torch.device("mps")
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda needs an NVIDIA GPU that torch can see, and there is none; "
                          "leave the option out to compute on the CPU")
@@ -110,15 +116,15 @@ def pick_compute_dtype(
 ) -> torch.dtype:
     "The dtype of the arithmetic; raises `InputError` for one that the device lacks."
     # torch counts emulated bfloat16 as supported; the hardware has it from capability 8.0 on.
-    has_bfloat16 = device.type == "cpu" or torch.cuda.get_device_capability(device) >= (8, 0)
+    has_bfloat16 = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
     if name == "auto":
-        if device.type == "cpu":
+        if device.type != "cuda":
             return torch.float32
         return torch.bfloat16 if has_bfloat16 else torch.float16
     if name == "bfloat16" and not has_bfloat16:
         raise InputError("this GPU has no bfloat16; use --compute-dtype float16 or auto")
-    if name == "float16" and device.type == "cpu":
-        raise InputError("float16 trains only on a GPU; use --compute-dtype float32 or bfloat16")
+    if name == "float16" and device.type != "cuda":
+        raise InputError("float16 trains only on an NVIDIA GPU; use --compute-dtype float32 or bfloat16")
     return getattr(torch, name)
 
 # %% ../nbs/models.ipynb #6da5dd1a
@@ -140,6 +146,8 @@ def guard_cpu_layers(
     model,  # a model with `Linear4bit` layers on the CPU, changed in place
 ) -> None:
     "Keep bitsandbytes' CPU layers exact; raises `InputError` for shapes that it gets wrong."
+    from bitsandbytes.nn import Linear4bit  # here, so that the rest works without it
+
     for name, layer in model.named_modules():
         if not isinstance(layer, Linear4bit):
             continue
@@ -147,7 +155,20 @@ def guard_cpu_layers(
         if layer.in_features % 16 == 0 and layer.in_features % layer.weight.blocksize:
             raise InputError(
                 f"{name} has rows of {layer.in_features} weights, which bitsandbytes dequantizes "
-                f"wrongly on a CPU; use a GPU, or --quantization none")
+                f"wrongly on a CPU; use --backend reference, or a GPU")
+
+def pick_backend(
+    name: str = "bitsandbytes",  # bitsandbytes (with peft) or reference
+    device: torch.device | str = "cpu",
+    quantization: str = "nf4",  # nf4, fp4 or none
+) -> str:
+    "The name again; raises `InputError` where bitsandbytes would be needed and cannot be used."
+    if name == "bitsandbytes" and quantization != "none":
+        if find_spec("bitsandbytes") is None:
+            raise InputError("bitsandbytes is not installed; install it, or use --backend reference")
+        if torch.device(device).type == "mps":
+            raise InputError("bitsandbytes is not used on Apple GPUs here; use --backend reference")
+    return name
 
 # %% ../nbs/models.ipynb #3739c5af
 def load_base(
@@ -156,13 +177,21 @@ def load_base(
     double_quantization: bool = True,  # quantize the block scales as well
     compute_dtype: torch.dtype = torch.float32,  # also the dtype of what stays unquantized
     device: torch.device | str = "cpu",
+    backend: str = "bitsandbytes",  # or reference: this library's own layers
 ):  # -> transformers.PreTrainedModel
-    "The base model, quantized while it loads; see `fetch_model` for what is checked before."
-    device = torch.device(device)
+    "The base model in 4 bits, or as it is; see `fetch_model` for what is checked before."
+    device, quantized = torch.device(device), quantization != "none"
+    reference = pick_backend(backend, device, quantization) == "reference"
+    if reference and hasattr(AutoConfig.from_pretrained(folder), "quantization_config"):
+        return load_4bit(folder, device)
+    config = quantization_config(quantization, double_quantization, compute_dtype)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=compute_dtype, device_map={"": device}, use_safetensors=True,
-        quantization_config=quantization_config(quantization, double_quantization, compute_dtype),
+        quantization_config=None if reference else config,
     )
-    if device.type == "cpu":
+    if quantized and reference:
+        quantize_model(model, quantization, double_quantization=double_quantization,
+                       compute_dtype=compute_dtype)
+    elif quantized and device.type == "cpu":
         guard_cpu_layers(model)
     return model
