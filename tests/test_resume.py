@@ -33,8 +33,9 @@ def kill_when(arguments, cwd, happened):
     process.wait()
 
 
-def test_killed_and_resumed_is_uninterrupted(tmp_path, command, small_data):
-    recipe = [*RECIPE, "--data", str(small_data)]
+@pytest.mark.parametrize("backend", ["bitsandbytes", "reference"])
+def test_killed_and_resumed_is_uninterrupted(tmp_path, command, small_data, backend):
+    recipe = [*RECIPE, "--data", str(small_data), "--backend", backend]
     done = command("finetune", *recipe, "--output", "whole")
     assert done.returncode == 0, done.stderr
     reference = adapter_digest(tmp_path / "whole")
