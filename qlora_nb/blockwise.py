@@ -276,7 +276,7 @@ def dequantize(
 ) -> torch.Tensor:  # the shape of `q`: values times absmax in float32, then rounded once
     "The values that the codes stand for; raises `InputError` if `out` does not fit."
     out = _buffer(q, dtype, out)
-    absmax = q.absmax if isinstance(q.absmax, torch.Tensor) else dequantize(q.absmax)
+    absmax = q.absmax if isinstance(q.absmax, torch.Tensor) else _scales(q.absmax)
     table, flat, block = _table(q.codebook), out.view(-1), q.block_size
     held = table.shape[1]  # values in a byte
     run, windows, whole = _plan(_dequantize_rows, flat, compiled, block, held)
@@ -291,6 +291,13 @@ def dequantize(
         values = table.index_select(0, q.packed[whole // held :].to(torch.int32)).view(-1)
         flat[whole:] = values[: len(flat) - whole] * absmax[-1]
     return out if q.offset is None else out.add_(q.offset)
+
+def _scales(q: "QuantizedTensor") -> torch.Tensor:
+    "What `dequantize` gives for a quantized absmax; so few values are best read all at once."
+    absmax = q.absmax if isinstance(q.absmax, torch.Tensor) else _scales(q.absmax)
+    values = q.codebook.index_select(0, q.packed.to(torch.int32))
+    values.mul_(absmax.repeat_interleave(q.block_size)[: len(values)])
+    return values if q.offset is None else values.add_(q.offset)
 
 def _buffer(q: "QuantizedTensor", dtype, out) -> torch.Tensor:
     "A fresh tensor, or `out` if it fits."
