@@ -31,6 +31,7 @@ bench: $(VENV)/.installed-dev
 	python benchmarks/micro_controls.py
 	python benchmarks/compare_methods.py
 	python benchmarks/quantize.py
+	python benchmarks/linear.py
 
 micro: $(VENV)/.installed
 	python -m qlora_nb.micro

@@ -1,6 +1,7 @@
 """What does a frozen 4-bit linear layer cost, forward and backward, and a training step with it?
 
-    python benchmarks/linear.py [--rounds 7] [--device cuda] [--threads 2] [--quick]
+    python benchmarks/linear.py [--rounds 7] [--device cuda] [--quick]
+    python benchmarks/linear.py --threads 1 --clock processor     on a machine that is busy
 
 Our layer (eager and, for large weights, compiled), bitsandbytes' and unquantized ones take turns
 within one process, once a round, so that a busy machine slows all of them alike; a ratio is the
@@ -134,22 +135,25 @@ def trainers(device: torch.device, count: int) -> dict:
     return {who: lambda trainer=trainer: trainer.steps(count) for who, trainer in made.items()}
 
 
-def seconds(function, device: torch.device) -> float:
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
+
+
+def seconds(function, device: torch.device, clock: str) -> float:
     "One call, from start to end."
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     wait()
-    start = time.perf_counter()
+    start = CLOCKS[clock]()
     function()
     wait()
-    return time.perf_counter() - start
+    return CLOCKS[clock]() - start
 
 
-def measure(contestants: dict, device: torch.device, rounds: int, base: str) -> dict:
+def measure(contestants: dict, device: torch.device, rounds: int, clock: str, base: str) -> dict:
     "Who -> median and minimum in milliseconds, and the median over rounds of the ratio to `base`."
     taken = {who: [] for who in contestants}
     for number in range(rounds + 1):
         for who, call in contestants.items():
-            spent = seconds(call, device)
+            spent = seconds(call, device, clock)
             if number:  # the first round warms up
                 taken[who].append(spent * 1000)
     ratios = {who: statistics.median(a / b for a, b in zip(times, taken[base]))
@@ -164,6 +168,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="of torch")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help=(
+        "processor: seconds of work, for a machine that others use too, with --threads 1"))
     parser.add_argument("--quick", action="store_true", help="the micro model; nothing is written")
     options = parser.parse_args()
     device = torch.device(options.device)
@@ -176,20 +182,24 @@ def main() -> None:
         for shape in shapes:
             count = tokens[device.type == "cuda"]
             rounds = options.rounds * (5 if model == "micro" else 1)  # they are short
-            result = measure(layers(*shape, count, device), device, rounds, "bitsandbytes")
-            rows.append({"model": model, "in": shape[0], "out": shape[1], "tokens": count, **result})
+            contestants = layers(*shape, count, device)
+            result = measure(contestants, device, rounds, options.clock, "bitsandbytes")
+            inputs, outputs = shape
+            rows.append({"model": model, "in": inputs, "out": outputs, "tokens": count, **result})
             print(model, shape, *(f"\n  {who:18}{row}" for who, row in result.items()), flush=True)
     per_call = 5
-    step = measure(trainers(device, per_call), device, options.rounds, THEIRS)
+    step = measure(trainers(device, per_call), device, options.rounds, options.clock, THEIRS)
     for row in step.values():
-        row["median_ms"], row["minimum_ms"] = row["median_ms"] / per_call, row["minimum_ms"] / per_call
+        for kind in ("median_ms", "minimum_ms"):
+            row[kind] = round(row[kind] / per_call, 3)
     print("training step", *(f"\n  {who:22}{row}" for who, row in step.items()))
     if options.quick:
         return
     gpu = re.sub(r"\W+", "_", f"_{torch.cuda.get_device_name()}") if device.type == "cuda" else ""
     write_json(RESULTS / f"linear{gpu}.json", {
         "question": __doc__.splitlines()[0], "machine": machine(), "versions": versions(),
-        "rounds": options.rounds, "codebook": "nf4", "block_size": 64, "double_quantization": True,
+        "rounds": options.rounds, "clock": options.clock,
+        "codebook": "nf4", "block_size": 64, "double_quantization": True,
         "layers": rows, "step": step})
 
 
