@@ -66,17 +66,23 @@ TINY = 1e-38  # bitsandbytes divides by no less
 
 def _quantize_rows(rows: torch.Tensor, climb: Ladder):
     "Whole blocks, one a row: their packed codes and their absmax."
-    rows = rows.float()
-    absmax = rows.abs().amax(1)
+    absmax = rows.float().abs().amax(1)
     # A multiplication by the reciprocal, as in bitsandbytes: a division rounds differently.
-    return _encode_pairs(rows * (1 / absmax.clamp_min(TINY))[:, None], climb), absmax
+    factor = (1 / absmax.clamp_min(TINY))[:, None]
+    if torch.compiler.is_compiling() and rows.shape[1] > 1:
+        high, low = (encode(half * factor, climb) for half in _halves(rows))
+        return (high << 4 | low).view(-1), absmax
+    return pack_pairs(encode(rows.float() * factor, climb)), absmax
 
-def _encode_pairs(scaled: torch.Tensor, climb: Ladder) -> torch.Tensor:
-    "Encode and pack; compiled code does better with even and odd elements apart from the start."
-    if torch.compiler.is_compiling() and scaled.shape[1] > 1:
-        high, low = (encode(half, climb) for half in (scaled[:, ::2], scaled[:, 1::2]))
-        return (high << 4 | low).view(-1)
-    return pack_pairs(encode(scaled, climb))
+def _halves(rows: torch.Tensor):
+    "Even and odd elements in float32, for compiled code, which is slow with every second one."
+    if rows.dtype == torch.float16:
+        return rows[:, ::2].float(), rows[:, 1::2].float()
+    if rows.dtype == torch.bfloat16:  # two are one int32, and each is the upper half of a float32
+        pair = rows.view(torch.int32)
+        return (pair << 16).view(torch.float32), (pair & -65536).view(torch.float32)
+    pair = rows.view(torch.int64)
+    return pair.int().view(torch.float32), (pair >> 32).int().view(torch.float32)
 
 def _quantize_tail(tail: torch.Tensor, climb: Ladder):
     "The last, shorter block: here bitsandbytes divides, and completes a byte with a zero."
@@ -199,6 +205,7 @@ def quantize(
     _check_input(x, block_size)
     levels = _levels(codebook).to(x.device)
     climb, flat = ladder(levels), x.detach().reshape(-1)
+    flat = flat.clone() if flat.storage_offset() % 2 else flat  # pairs begin at even places
     packed = torch.empty((len(flat) + 1) // 2, dtype=torch.uint8, device=x.device)
     absmax = torch.empty(-(-len(flat) // block_size), device=x.device)
     run, windows, whole = _plan(_quantize_rows, flat, compiled, block_size, flat.dtype, climb)
