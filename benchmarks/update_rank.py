@@ -5,9 +5,11 @@
 The matrices of the layers, the places where LoRA goes, are trained in full and everything else is
 frozen. Their update is then cut to rank r, added to the base model and asked the held-out
 questions; beside it stands LoRA that was trained with that rank, at the same scaling of 2.
-Writes benchmarks/results/update_rank.json after every seed.
+Writes benchmarks/results/update_rank.json after every run; a run that stands there already, made
+with the same package versions, is not made again.
 """
 import argparse
+import json
 import logging
 import tempfile
 from pathlib import Path
@@ -97,15 +99,19 @@ def main():
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
     wanted = parser.parse_args()
     logging.disable(logging.WARNING)
-    full, lora = [], []
+    old = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    found = old if old.get("versions") == versions() else {}
+    found = {"machine": machine(), "versions": versions(), "full": found.get("full", []),
+             "lora": found.get("lora", [])}
     for seed in range(wanted.seeds):
-        full.append(in_full(seed))
-        print(full[-1]["uncut"], *full[-1]["cut"], sep="\n", flush=True)
+        if seed not in {run["seed"] for run in found["full"]}:
+            found["full"].append(in_full(seed))
+            write_json(RESULTS, found)
+    for seed in range(wanted.seeds):  # seeds outside: an interrupted benchmark is balanced
         for rank in TRAINED:
-            lora.append(with_lora(seed, rank))
-            print(lora[-1], flush=True)
-        write_json(RESULTS, {"machine": machine(), "versions": versions(), "full": full,
-                             "lora": lora})
+            if (seed, rank) not in {(run["seed"], run["rank"]) for run in found["lora"]}:
+                found["lora"].append(with_lora(seed, rank))
+                write_json(RESULTS, found)
 
 
 if __name__ == "__main__":
