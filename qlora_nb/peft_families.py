@@ -129,13 +129,13 @@ def replace_layers(
     makers: dict,  # end of a layer's name, as in "attention.dense" -> function layer -> new layer
 ) -> list:  # the new layers
     "Put new layers in the place of old ones; raises `InputError` if a name matches nothing."
-    model.requires_grad_(False)
     found = {end: [name for name, _ in model.named_modules() if name.endswith("." + end)]
              for end in makers}
     for end, names in found.items():
         if not names:
             raise InputError(f"no layer's name ends with {end!r}; "
                              "print(model) shows the names that exist")
+    model.requires_grad_(False)
     new = {name: makers[end](model.get_submodule(name)) for end in makers for name in found[end]}
     for name, layer in new.items():
         model.set_submodule(name, layer)
