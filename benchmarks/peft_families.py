@@ -36,8 +36,8 @@ from qlora_nb.tokenizer import load_tokenizer
 RESULTS = Path(__file__).parent / "results" / "peft_families.json"
 MATRICES = ["query_key_value", "attention.dense", "dense_h_to_4h", "dense_4h_to_h"]
 RATES = [5e-4, 2e-3, 8e-3, 3e-2, 1e-1]
-SEARCH_STEPS, STEPS, BATCH = 40, 150, 32
-FEW, FEW_STEPS = 64, 80  # rows and steps of the test of over-fitting
+SEARCH_STEPS, STEPS, BATCH = 30, 150, 16
+FEW, FEW_STEPS = 64, 60  # rows and steps of the test of over-fitting
 PROMPT = 16  # virtual tokens
 TOKENIZER = load_tokenizer(micro_folder() / "model")
 COLLATE = Collator(TOKENIZER)
