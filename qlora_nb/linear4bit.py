@@ -211,12 +211,12 @@ def _check_linear(layer) -> None:
     "Raise `InputError` unless it is a plain `torch.nn.Linear` with values."
     kind, weight = type(layer).__name__, getattr(layer, "weight", None)
     if isinstance(weight, torch.Tensor) and not weight.is_floating_point():
-        raise InputError(f"this {kind} is quantized already, its weight is {weight.dtype}; expected "
-                         "float32, float16 or bfloat16: use it as it is, or load the original")
+        raise InputError(f"this {kind} is quantized already, its weight is {weight.dtype}; "
+                         "expected float32, float16 or bfloat16: use it as it is, or load the original")
     plain = type(weight) in (torch.nn.Parameter, torch.Tensor)
     if not plain or getattr(type(layer), "forward", None) is not torch.nn.Linear.forward:
-        raise InputError(f"this is a {kind} with a weight of type {type(weight).__name__}; expected "
-                         "a plain torch.nn.Linear: leave it as it is")
+        raise InputError(f"this is a {kind} with a weight of type {type(weight).__name__}; "
+                         "expected a plain torch.nn.Linear: leave it as it is")
     if weight.is_meta:
         raise InputError("the weight is on the meta device and has no values; expected some: load "
                          "them before quantizing")
