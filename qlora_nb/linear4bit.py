@@ -212,7 +212,7 @@ def _check_linear(layer) -> None:
     kind, weight = type(layer).__name__, getattr(layer, "weight", None)
     if isinstance(weight, torch.Tensor) and not weight.is_floating_point():
         raise InputError(f"this {kind} is quantized already, its weight is {weight.dtype}; "
-                         "expected float32, float16 or bfloat16: use it as it is, or load the original")
+                         "expected 16 or 32 bits: use it as it is, or load the original")
     plain = type(weight) in (torch.nn.Parameter, torch.Tensor)
     if not plain or getattr(type(layer), "forward", None) is not torch.nn.Linear.forward:
         raise InputError(f"this is a {kind} with a weight of type {type(weight).__name__}; "
