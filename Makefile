@@ -31,6 +31,9 @@ bench: $(VENV)/.installed-dev
 	python benchmarks/micro_controls.py
 	python benchmarks/compare_methods.py
 	python benchmarks/quantize.py
+	python benchmarks/update_rank.py
+	python benchmarks/peft_families.py
+	python benchmarks/linear.py
 
 micro: $(VENV)/.installed
 	python -m qlora_nb.micro
