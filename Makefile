@@ -34,6 +34,8 @@ bench: $(VENV)/.installed-dev
 	python benchmarks/update_rank.py
 	python benchmarks/peft_families.py
 	python benchmarks/linear.py
+	python benchmarks/backends.py
+	python benchmarks/merging.py
 
 micro: $(VENV)/.installed
 	python -m qlora_nb.micro
