@@ -188,7 +188,7 @@ def main() -> None:
             rows.append({"model": model, "in": inputs, "out": outputs, "tokens": count, **result})
             print(model, shape, *(f"\n  {who:18}{row}" for who, row in result.items()), flush=True)
     per_call = 5
-    step = measure(trainers(device, per_call), device, options.rounds, options.clock, THEIRS)
+    step = measure(trainers(device, per_call), device, 3 * options.rounds, options.clock, THEIRS)
     for row in step.values():
         for kind in ("median_ms", "minimum_ms"):
             row[kind] = round(row[kind] / per_call, 3)
