@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 SITE ?= _site
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help finetune lab docs bench micro test environment export current chapters tests site-tests browser clean
+.PHONY: help finetune lab docs bench gpu micro test environment export current chapters tests site-tests browser clean
 
 help:
 	@echo "make finetune   fine-tune the micro Japanese GPT-NeoX with QLoRA (about a minute)"
@@ -15,6 +15,7 @@ help:
 	@echo "make docs       build the site into $(SITE)"
 	@echo "make test       prove that everything is current and works"
 	@echo "make bench      measure, and write benchmarks/results"
+	@echo "make gpu        run what waits for an NVIDIA GPU: tests, benchmarks, cells"
 	@echo "make micro      make the micro model again: tokenizer, corpus, weights"
 
 finetune: $(VENV)/.installed
@@ -36,6 +37,10 @@ bench: $(VENV)/.installed-dev
 	python benchmarks/linear.py
 	python benchmarks/backends.py
 	python benchmarks/merging.py
+
+# On a machine with an NVIDIA GPU: its tests, benchmarks and cells. PYTHON may be one that has torch.
+gpu:
+	$(or $(wildcard $(VENV)/bin/python),$(PYTHON)) benchmarks/gpu.py
 
 micro: $(VENV)/.installed
 	python -m qlora_nb.micro
