@@ -201,7 +201,7 @@ def run_segments(
     through=checkpoint,  # runs a function so that its inside is forgotten: or `replay`
 ) -> torch.Tensor:
     "Run layers in segments that are each checkpointed; raises `InputError` for their number."
-    if not 1 <= segments <= len(layers):
+    if not isinstance(segments, int) or not 1 <= segments <= len(layers):
         raise InputError(f"{segments} segments of {len(layers)} layers; expected from 1 to "
                          f"{len(layers)}: one for each layer is the usual number")
     edges = [i * len(layers) // segments for i in range(segments + 1)]
