@@ -146,7 +146,8 @@ class Checkpoint(torch.autograd.Function):
         results = results if isinstance(results, tuple) else (results,)
         pairs = [(y, g) for y, g in zip(results, gradients)
                  if isinstance(y, torch.Tensor) and y.requires_grad and g is not None]
-        torch.autograd.backward(*zip(*pairs))
+        if pairs:
+            torch.autograd.backward(*zip(*pairs))
         return None, *(a.grad if isinstance(a, torch.Tensor) else None for a in args)
 
 # %% ../nbs/10_checkpointing.ipynb #c99bd752

@@ -78,11 +78,16 @@ class AdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure=None):
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             settings = {name: group[name] for name in ("lr", "betas", "eps", "weight_decay")}
             for p in group["params"]:
                 if p.grad is not None:
                     self._update(p, settings)
+        return loss
 
     def _update(self, p: torch.Tensor, settings: dict) -> None:
         "Read the state of one parameter, update it, write it back."
