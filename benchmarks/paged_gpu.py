@@ -115,7 +115,8 @@ def step(model, optimizer, ids) -> float:
 
 def tokens(count: int, device: str) -> torch.Tensor:
     "One row of random tokens."
-    return torch.randint(4, 32_000, (1, count), generator=torch.Generator().manual_seed(1)).to(device)
+    rng = torch.Generator().manual_seed(1)
+    return torch.randint(4, 32_000, (1, count), generator=rng).to(device)
 
 
 def same_numbers(layers: int, rank: int, count: int, device: str = "cuda", **size) -> dict:

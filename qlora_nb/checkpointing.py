@@ -109,8 +109,9 @@ class Surroundings:
         devices = [a.device for a in args if isinstance(a, torch.Tensor)] or [torch.device("cpu")]
         self.device = max(devices, key=lambda device: device.type != "cpu")
         kind = self.device.type
-        self.own = [] if kind == "cpu" else [torch.get_device_module(kind).get_rng_state(self.device)]
-        self.cpu = torch.get_rng_state()
+        self.cpu, self.own = torch.get_rng_state(), []
+        if kind != "cpu":
+            self.own.append(torch.get_device_module(kind).get_rng_state(self.device))
         self.autocast = dict(device_type=kind, enabled=torch.is_autocast_enabled(kind),
                              dtype=torch.get_autocast_dtype(kind))
 

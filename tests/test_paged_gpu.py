@@ -1,4 +1,4 @@
-"""The GPU benchmark of paged optimizers: what it refuses, as far as a machine without a GPU tells."""
+"""The GPU benchmark of paged optimizers: what it refuses, and what of it runs without a GPU."""
 import importlib.util
 import subprocess
 import sys
@@ -29,7 +29,8 @@ def test_without_a_gpu_one_sentence_and_exit_code_2():
 
 
 @pytest.mark.parametrize("free, host, largest, word", [
-    (1.9, 9, 0.01, "on the GPU"), (9, 3.9, 0.01, "in the machine"), (9, 9, 0.1, "too large a part")])
+    (1.9, 9, 0.01, "on the GPU"), (9, 3.9, 0.01, "in the machine"),
+    (9, 9, 0.1, "too large a part")])
 def test_managed_memory_is_asked_for_only_with_room_to_spare(script, free, host, largest, word):
     with pytest.raises(InputError, match=word):
         script.check(GB, int(largest * GB), int(free * GB), int(host * GB))
