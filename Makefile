@@ -37,6 +37,8 @@ bench: $(VENV)/.installed-dev
 	python benchmarks/linear.py
 	python benchmarks/backends.py
 	python benchmarks/merging.py
+	python benchmarks/checkpointing_cpu.py
+	python benchmarks/optimizers_cpu.py
 
 # On a machine with an NVIDIA GPU: its tests, benchmarks and cells. PYTHON may be one that has torch.
 gpu:
