@@ -59,6 +59,9 @@ class Shape:
             object.__setattr__(self, "intermediate", 4 * self.hidden)
         for name in ("layers", "hidden", "heads", "vocab", "intermediate", "context"):
             check_size(name, getattr(self, name))
+        if isinstance(self.rotary, bool) or not isinstance(self.rotary, (int, float)) \
+                or not 0 <= self.rotary <= 1:
+            raise InputError(f"rotary is {self.rotary!r}; it must be a share from 0 to 1")
         if self.hidden % self.heads:
             raise InputError(f"hidden is {self.hidden}, which {self.heads} heads do not divide; "
                              "expected a multiple of the number of heads")
@@ -132,12 +135,15 @@ def shape_of(
     for name, key in _KEYS.items():
         check_size(f"{key} of {source}", sizes[name])
     rope = config.get("rope_parameters") or {}
+    if not isinstance(rope, dict):
+        raise InputError(f"rope_parameters of {source} is {rope!r}; expected an object")
     rotary = rope.get("partial_rotary_factor", config.get("rotary_pct"))
     default = 0.25 if family == "gpt_neox" else 1.0
+    multiple = config.get("intermediate_multiple_size", 4)
+    check_size(f"intermediate_multiple_size of {source}", multiple)
     return Shape(
         **sizes, family=family, context=config.get("max_position_embeddings", 2048),
-        intermediate=config.get("intermediate_size") or sizes["hidden"] * config.get(
-            "intermediate_multiple_size", 4),
+        intermediate=config.get("intermediate_size", sizes["hidden"] * multiple),
         tied=config.get("tie_word_embeddings", family == "gpt_neox_japanese"),
         parallel=family == "gpt_neox" and config.get("use_parallel_residual", True),
         rotary=default if rotary is None else rotary,
@@ -604,7 +610,7 @@ def usable_bytes(
     "The memory of a GPU; raises `InputError` for one that is not in the table."
     found = {name.lower(): size for name, size in GPUS.items()}
     if gpu.lower() not in found:
-        raise unknown_name("GPU", gpu, GPUS)
+        raise unknown_name("GPU", gpu.upper(), GPUS)
     return found[gpu.lower()]
 
 def fits(
