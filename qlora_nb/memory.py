@@ -163,7 +163,7 @@ def read_shape(
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if model.startswith((".", "/", "~")) or path.parent.is_dir() and path.name == "config.json":
-            raise InputError(f"there is no {path}; give a folder with a model's config.json") from None
+            raise InputError(f"there is no {path}; give a folder with a config.json") from None
         raise unknown_name("model", model, MODELS) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error}); fetch it again") from None
@@ -173,9 +173,9 @@ def read_shape(
 
 # %% ../nbs/09_memory.ipynb #d97bad75
 _CHOICES = {
-    "quantization": ("nf4", "fp4", "int8", "none"), "compute": (2, 4), "device": ("cuda", "cpu"),
+    "quantization": ("nf4", "fp4", "int8", "none"), "compute": (2, 4),
+    "device": ("cuda", "cpu"), "attention": ("sdpa", "eager"),
     "optimizer": ("adamw_torch", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"),
-    "attention": ("sdpa", "eager"),
 }
 
 @dataclass(frozen=True)

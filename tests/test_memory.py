@@ -27,8 +27,8 @@ def folder(tmp_path):
 
 def bytes_printed(text: str) -> dict:
     "Part -> bytes, from the printed table."
-    return {name.strip(): int(size.replace(",", ""))
-            for name, size in re.findall(r"│ ([a-zA-Z ]+?) +│ +([\d,]+) │ +[\d.]+ │", text.split("┃ GPU")[0])}
+    rows = re.findall(r"│ ([a-zA-Z ]+?) +│ +([\d,]+) │ +[\d.]+ │", text.split("┃ GPU")[0])
+    return {name: int(size.replace(",", "")) for name, size in rows}
 
 
 def test_the_command_prints_the_library_s_ledger(called):
