@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['MODELS', 'METHODS', 'MONOMIALS', 'CONTEXT', 'GIB', 'GPUS', 'NAMES', 'TYPICAL', 'quantized_bytes', 'Shape',
            'check_size', 'linear_layers', 'shape_of', 'read_shape', 'Recipe', 'polynomial', 'evaluate', 'Widths',
-           'widths', 'adapted', 'weight_parts', 'trained_sizes', 'training_parts', 'layer_activations', 'not_in_first',
-           'kept_activations', 'end_activations', 'working_memory', 'Ledger', 'possible', 'coefficients', 'ledger',
-           'usable_bytes', 'fits', 'largest_batch', 'largest_sequence', 'calculator_data', 'Calculator']
+           'widths', 'adapted', 'weight_parts', 'trained_sizes', 'training_parts', 'paged_bytes', 'layer_activations',
+           'not_in_first', 'kept_activations', 'end_activations', 'working_memory', 'Ledger', 'possible',
+           'coefficients', 'ledger', 'usable_bytes', 'fits', 'largest_batch', 'largest_sequence', 'calculator_data',
+           'Calculator']
 
 # %% ../nbs/09_memory.ipynb #3600fc72
 import json
@@ -376,6 +377,18 @@ def training_parts(
         states = polynomial(one=maps + sum(count * _state_bytes_8bit(n)
                                            for n, count in sizes.items()))
     return {"adapter": adapter, "gradients": gradients, "optimizer states": states}
+
+# %% ../nbs/09_memory.ipynb #8d9c0a8c
+def paged_bytes(
+    shape: Shape,
+    recipe: Recipe,
+) -> int:  # of the optimizer's states
+    "What may leave the GPU: bitsandbytes pages states of at least 100,000 elements."
+    if "paged" not in recipe.optimizer:
+        return 0
+    each = 2 if "8bit" in recipe.optimizer else 8
+    return sum(each * n * count for n, count in trained_sizes(shape, recipe).items()
+               if n >= 100_000)
 
 # %% ../nbs/09_memory.ipynb #80ce39b3
 def layer_activations(
