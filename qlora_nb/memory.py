@@ -426,7 +426,7 @@ def _linear_kept(shape: Shape, recipe: Recipe, name: str) -> Counter:
     if adapter:
         kept["nr"] += c
         kept["r"] += c * (inputs + outputs) if w.cast else 0
-    if adapter and recipe.quantization == "int8" and w.cast:
+    if recipe.quantization == "int8" and (w.cast or not adapter):
         kept = _sum(kept, _uncast(shape, recipe, name))
     return _sum(kept, _dropped(recipe, inputs) if adapter else {})
 
@@ -472,7 +472,9 @@ def not_in_first(
         if name in ("dense_4h_to_h", "down_proj") and not group:
             less = _sum(less, _between_kept(shape, recipe))
         if name in adapted(shape, recipe) and not group:
-            less = _sum(less, _dropped(recipe, inputs))
+            given = recipe.quantization == "int8" and recipe.compute < 4
+            less = _sum(less, _dropped(recipe, inputs),
+                        _uncast(shape, recipe, name) if given else {})
             less["r"] += recipe.compute * inputs * (recipe.compute < 4)
         reached = reached or name in adapted(shape, recipe)
     return less
