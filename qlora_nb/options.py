@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'Device', 'Backend', 'Schedule', 'Optimizer', 'Format', 'FinetuneOptions', 'resolve', 'differences',
-           'GenerateOptions', 'MergeOptions']
+           'GenerateOptions', 'MergeOptions', 'MemoryOptions']
 
 # %% ../nbs/options.ipynb #7902c076
 import math
@@ -182,3 +182,25 @@ class MergeOptions:
     backend: Optional[Backend] = _option(None, "whose layers are read (default: as trained)")
     dtype: Literal["float16", "bfloat16"] = _option("float16", "how the merged weights are stored")
     overwrite: bool = _option(False, "replace what stands in the output folder")
+
+# %% ../nbs/options.ipynb #5ea394d0
+@dataclass(frozen=True)
+class MemoryOptions:
+    "What `qlora_nb.memory` is asked."
+
+    gpu: Optional[str] = _option(None, "T4, L4, A10, RTX3090, RTX4090, A100-40GB, A100-80GB, H100, "
+                                       "H200 or laptop-8GB (default: all of them)")
+    method: Literal["qlora", "lora8", "lora", "full"] = _option(
+        "qlora", "4-bit, 8-bit or 16-bit base with LoRA, or full fine-tuning")
+    double_quantization: bool = _option(True, "quantize the block scales as well")
+    rank: int = _option(16, "LoRA rank r")
+    target_modules: str = _option(
+        "all-linear", "all-linear, or names with commas, as in query_key_value,dense")
+    dropout: float = _option(0.05, "dropout in front of the adapter")
+    optimizer: Optimizer = _option("paged_adamw_32bit", "paged states count as if on the GPU")
+    batch_size: int = _option(4, "rows in one forward pass")
+    sequence_length: Optional[int] = _option(
+        None, "longest row in tokens (default: 1024, or the model's context if that is less)")
+    packing: bool = _option(False, "all rows are full, so attention needs no mask")
+    gradient_checkpointing: bool = _option(True, "recompute activations in the backward pass")
+    attention: Literal["sdpa", "eager"] = _option("sdpa", "how attention is computed")
