@@ -127,10 +127,12 @@ def exact_match(method, exam, chosen: list[int], longest: int = 24) -> float:
         ended = torch.zeros(len(group), dtype=torch.bool)
         for _ in range(longest):
             word = method(ids)[:, -1].argmax(-1).masked_fill(ended, TOKENIZER.eos_token_id)
-            ids, ended = torch.cat([ids, word[:, None]], 1), ended | (word == TOKENIZER.eos_token_id)
+            ids = torch.cat([ids, word[:, None]], 1)
+            ended |= word == TOKENIZER.eos_token_id
             if ended.all():
                 break
-        answers = [TOKENIZER.decode(row, skip_special_tokens=True).strip() for row in ids[:, length:]]
+        answers = [TOKENIZER.decode(row, skip_special_tokens=True).strip()
+                   for row in ids[:, length:]]
         right += sum(answer == exam.expected[i] for answer, i in zip(answers, group))
     return right / len(chosen)
 
