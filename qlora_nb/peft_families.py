@@ -143,7 +143,7 @@ def replace_layers(
 
 # %% ../nbs/06_peft_families.ipynb #dccecd26
 class IA3(nn.Module):
-    "A frozen linear layer and a trained factor for each of its outputs or inputs (arXiv 2205.05638)."
+    "A frozen linear layer, a trained factor for each output or input of it (arXiv 2205.05638)."
 
     def __init__(
         self,
