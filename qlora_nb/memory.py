@@ -135,20 +135,29 @@ def shape_of(
     sizes = {name: config[key] for name, key in _KEYS.items()}
     for name, key in _KEYS.items():
         check_size(f"{key} of {source}", sizes[name])
-    rope = config.get("rope_parameters") or {}
-    if not isinstance(rope, dict):
-        raise InputError(f"rope_parameters of {source} is {rope!r}; expected an object")
-    rotary = rope.get("partial_rotary_factor", config.get("rotary_pct"))
-    default = 0.25 if family == "gpt_neox" else 1.0
     multiple = config.get("intermediate_multiple_size", 4)
     check_size(f"intermediate_multiple_size of {source}", multiple)
+    groups, biased = config.get("num_key_value_heads"), family == "gpt_neox"
+    if groups not in (None, sizes["heads"]) or config.get("attention_bias", biased) != biased:
+        raise InputError(f"{source} has grouped queries or other biases than its family, which "
+                         "the ledger does not count; expected num_key_value_heads equal to "
+                         f"num_attention_heads, and attention_bias {biased}")
     return Shape(
         **sizes, family=family, context=config.get("max_position_embeddings", 2048),
         intermediate=config.get("intermediate_size", sizes["hidden"] * multiple),
         tied=config.get("tie_word_embeddings", family == "gpt_neox_japanese"),
         parallel=family == "gpt_neox" and config.get("use_parallel_residual", True),
-        rotary=default if rotary is None else rotary,
+        rotary=_rotary(config, source),
     )
+
+def _rotary(config: dict, source: str) -> float:
+    "The share of a head that is rotated, by transformers' new name or its old one."
+    rope = config.get("rope_parameters") or {}
+    if not isinstance(rope, dict):
+        raise InputError(f"rope_parameters of {source} is {rope!r}; expected an object")
+    share = rope.get("partial_rotary_factor", config.get("rotary_pct"))
+    default = 0.25 if config["model_type"] == "gpt_neox" else 1.0
+    return default if share is None else share
 
 # %% ../nbs/09_memory.ipynb #15bc0560
 def read_shape(
@@ -165,7 +174,8 @@ def read_shape(
     except FileNotFoundError:
         if model.startswith((".", "/", "~")) or path.parent.is_dir() and path.name == "config.json":
             raise InputError(f"there is no {path}; give a folder with a config.json") from None
-        raise unknown_name("model", model, MODELS) from None
+        unknown = unknown_name("model", model, MODELS)
+        raise InputError(f"{unknown}; or give a folder with its config.json") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error}); fetch it again") from None
     if not isinstance(config, dict):

@@ -98,6 +98,8 @@ def test_wrong_words(called, tmp_path, arguments, words):
     ({"num_attention_heads": 21}, ["2816", "21"]),
     ({"rotary_pct": "all"}, ["rotary", "all"]),
     ({"rope_parameters": 3}, ["rope_parameters"]),
+    ({"model_type": "llama", "num_key_value_heads": 2}, ["grouped queries"]),
+    ({"attention_bias": False}, ["attention_bias True"]),
 ])
 def test_configurations_that_cannot_be_counted(called, folder, changes, words):
     refused(called("memory", folder(**changes)), *words)

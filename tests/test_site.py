@@ -458,6 +458,7 @@ def test_the_calculator_can_be_read_by_day_and_by_night(tab):
     }"""
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
+        page.wait_for_function(f"() => document.documentElement.dataset.theme === '{scheme}'")
         for pair in page.evaluate(colours):
             low, high = sorted(luminance(colour) for colour in pair)
             assert (high + 0.05) / (low + 0.05) > 4.5, (scheme, pair)

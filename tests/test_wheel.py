@@ -31,6 +31,7 @@ def test_wheel_brings_model_and_results(tmp_path, small_data):
     where = run(python, "-c", "import qlora_nb; print(qlora_nb.__file__)", cwd=tmp_path).strip()
     assert Path(where).is_relative_to(site), where
     script = ("from qlora_nb.core import stored_result; import sys; from qlora_nb.cli import main; "
+              "from qlora_nb.memory import Calculator; assert 'rinna' in Calculator()._repr_html_(); "
               "assert stored_result('compare_methods')['runs']; sys.exit(main(sys.argv[1:]))")
     out = run(python, "-c", script, "finetune", "--data", small_data, "--steps", 2,
               "--batch-size", 4, "--held-out", 2, "--max-new-tokens", 2, "--output", "run",
