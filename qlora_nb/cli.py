@@ -18,7 +18,7 @@ from transformers.hf_argparser import HfArgumentParser
 
 from . import __version__
 from .core import InputError, unknown_name
-from .options import FinetuneOptions, GenerateOptions, MergeOptions
+from .options import ChatOptions, FinetuneOptions, GenerateOptions, MergeOptions
 
 # %% ../nbs/cli.ipynb #3e8c1bc5
 def answers_table(
@@ -77,6 +77,12 @@ def _generate(options: GenerateOptions, prompts: list[str], console: Console) ->
     for answer in generate(prompts, options):
         print(answer)
 
+def _chat(options: ChatOptions, prompts: list[str], console: Console) -> None:
+    "Talk with the model, in the terminal or with lines of standard input."
+    from qlora_nb.chat import Terminal
+
+    Terminal(options).run()
+
 def _merge(options: MergeOptions, prompts: list[str], console: Console) -> None:
     "Merge and say where the model is."
     from qlora_nb.adapters import merge
@@ -87,6 +93,7 @@ def _merge(options: MergeOptions, prompts: list[str], console: Console) -> None:
 COMMANDS = {  # name: (options, what runs, one line for the help, whether it takes prompts)
     "finetune": (FinetuneOptions, _finetune, "teach a Japanese GPT-NeoX with QLoRA", False),
     "generate": (GenerateOptions, _generate, "answer prompts with an adapter", True),
+    "chat": (ChatOptions, _chat, "talk with a model and its adapter", False),
     "merge": (MergeOptions, _merge, "write a merged 16-bit model", False),
 }
 

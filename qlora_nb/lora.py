@@ -53,6 +53,7 @@ class LoRALinear(nn.Module):
         self.lora_B = nn.Linear(rank, self.out_features, bias=False)
         self.lora_dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.scaling, self._kept = scaling(alpha, rank, rank_stabilized), None
+        self.disable_adapters = False
         # Drawn once more, as peft does: the same seed then gives the same numbers.
         nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))
         nn.init.zeros_(self.lora_B.weight)
@@ -63,7 +64,7 @@ class LoRALinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         "The base layer's output plus the update, in the dtype of the base layer's output."
         result = self.base_layer(x)
-        if self.merged:
+        if self.merged or self.disable_adapters:
             return result
         update = self.lora_B(self.lora_A(self.lora_dropout(x.to(self.lora_A.weight.dtype))))
         update = update * self.scaling
@@ -84,6 +85,12 @@ class LoRALinear(nn.Module):
     def merge(self) -> None:
         "Add the update to the base layer's weight; raises `InputError` where that cannot be done."
         merge_into(self)
+
+    def enable_adapters(self, enabled: bool) -> None:
+        "Switch the update on or off, as peft's layers do; raises `InputError` if merged."
+        if self.merged:
+            raise InputError("this layer is merged and cannot do without; call unmerge() first")
+        self.disable_adapters = not enabled
 
     def unmerge(self) -> None:
         "Put the base layer's own weight back, to the bit; raises `InputError` if not merged."
