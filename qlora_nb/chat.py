@@ -252,7 +252,7 @@ def controls(
 
 def arranged(w: dict):
     "The widgets of `controls`, one above the other."
-    from ipywidgets import Accordion, HBox, Layout, VBox
+    from ipywidgets import HBox, Layout, VBox
 
     wrap = Layout(flex_flow="row wrap")
     sliders = HBox([w["temperature"], w["top_p"], w["max_new_tokens"]], layout=wrap)
@@ -419,7 +419,8 @@ class Terminal:
             line = input("> ") + "\n" if self.person else sys.stdin.readline()
             line.encode()
         except EOFError:
-            return print()
+            print()
+            return None
         except UnicodeError as error:
             raise InputError("the question is not UTF-8; convert it, as with "
                              "iconv -f CP932 -t UTF-8") from error
