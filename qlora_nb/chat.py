@@ -230,15 +230,16 @@ def controls(
     except ImportError as error:
         raise InputError("the playground needs ipywidgets; pip install ipywidgets") from error
 
-    wide = w.Layout(width="98%")
+    wide, whole = w.Layout(width="98%"), {"description_width": "initial"}
     return {
         "adapter": w.Text(options.adapter, description="adapter", layout=wide),
         "model": w.Text(options.model or "", description="base model", layout=wide,
                         placeholder="as trained"),
-        "temperature": w.FloatSlider(options.temperature, min=0, max=2, step=.05,
+        "temperature": w.FloatSlider(options.temperature, min=0, max=2, step=.05, style=whole,
                                      description="temperature"),
-        "top_p": w.FloatSlider(options.top_p, min=.05, max=1, step=.05, description="top-p"),
-        "max_new_tokens": w.IntSlider(options.max_new_tokens, min=1, max=1024,
+        "top_p": w.FloatSlider(options.top_p, min=.05, max=1, step=.05, style=whole,
+                               description="top-p"),
+        "max_new_tokens": w.IntSlider(options.max_new_tokens, min=1, max=1024, style=whole,
                                       description="length"),
         "seed": w.IntText(options.seed, description="seed", layout=w.Layout(width="12em")),
         "compare": w.Checkbox(options.compare, description="before and after"),
