@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 SITE ?= _site
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help finetune lab docs bench micro test environment export current chapters tests site-tests browser clean
+.PHONY: help finetune lab docs bench gpu micro test environment export current chapters tests site-tests browser clean
 
 help:
 	@echo "make finetune   fine-tune the micro Japanese GPT-NeoX with QLoRA (about a minute)"
@@ -15,6 +15,7 @@ help:
 	@echo "make docs       build the site into $(SITE)"
 	@echo "make test       prove that everything is current and works"
 	@echo "make bench      measure, and write benchmarks/results"
+	@echo "make gpu        run what waits for an NVIDIA GPU: tests, benchmarks, cells"
 	@echo "make micro      make the micro model again: tokenizer, corpus, weights"
 
 finetune: $(VENV)/.installed
@@ -31,6 +32,17 @@ bench: $(VENV)/.installed-dev
 	python benchmarks/micro_controls.py
 	python benchmarks/compare_methods.py
 	python benchmarks/quantize.py
+	python benchmarks/update_rank.py
+	python benchmarks/peft_families.py
+	python benchmarks/linear.py
+	python benchmarks/backends.py
+	python benchmarks/merging.py
+	python benchmarks/checkpointing_cpu.py
+	python benchmarks/optimizers_cpu.py
+
+# On a machine with an NVIDIA GPU: its tests, benchmarks and cells. PYTHON may be one that has torch.
+gpu:
+	$(or $(wildcard $(VENV)/bin/python),$(PYTHON)) benchmarks/gpu.py
 
 micro: $(VENV)/.installed
 	python -m qlora_nb.micro

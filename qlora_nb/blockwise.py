@@ -258,10 +258,14 @@ def check_block_size(block_size) -> None:
 # %% ../nbs/03_blockwise.ipynb #c7234c68
 def _dequantize_rows(packed, absmax, out, table) -> None:
     "Write whole blocks, one a row; a byte names the row of `table` that holds its values."
-    if table.shape[1] == 2 and not torch.compiler.is_compiling():
-        table = table.view(torch.int64)[:, 0]  # eager code copies a pair faster as one number
-    values = table.index_select(0, packed.to(torch.int32)).view(torch.float32).view(out.shape)
-    torch.mul(values, absmax, out=out)
+    if table.shape[1] == 2 and not torch.compiler.is_compiling() and not out.storage_offset() % 2:
+        # Eager code copies a pair fastest as one number, straight to its place.
+        pairs, place = table.view(torch.int64)[:, 0], out.view(-1).view(torch.int64)
+        torch.index_select(pairs, 0, packed.to(torch.int32), out=place)
+        out.mul_(absmax)
+    else:
+        values = table.index_select(0, packed.to(torch.int32)).view(out.shape)
+        torch.mul(values, absmax, out=out)
 
 def _table(levels: torch.Tensor) -> torch.Tensor:
     "What a byte means, (256, 2) or (256, 1): the values of two 4-bit codes, or of an 8-bit code."
@@ -279,7 +283,7 @@ def dequantize(
 ) -> torch.Tensor:  # the shape of `q`: values times absmax in float32, then rounded once
     "The values that the codes stand for; raises `InputError` if `out` does not fit."
     out = _buffer(q, dtype, out)
-    absmax = q.absmax if isinstance(q.absmax, torch.Tensor) else dequantize(q.absmax)
+    absmax = q.absmax if isinstance(q.absmax, torch.Tensor) else _scales(q.absmax)
     table, flat, block = _table(q.codebook), out.view(-1), q.block_size
     held = table.shape[1]  # values in a byte
     run, windows, whole = _plan(_dequantize_rows, flat, compiled, block, held)
@@ -294,6 +298,13 @@ def dequantize(
         values = table.index_select(0, q.packed[whole // held :].to(torch.int32)).view(-1)
         flat[whole:] = values[: len(flat) - whole] * absmax[-1]
     return out if q.offset is None else out.add_(q.offset)
+
+def _scales(q: "QuantizedTensor") -> torch.Tensor:
+    "What `dequantize` gives for a quantized absmax; so few values are best read all at once."
+    absmax = q.absmax if isinstance(q.absmax, torch.Tensor) else _scales(q.absmax)
+    values = q.codebook.index_select(0, q.packed.to(torch.int32))
+    values.mul_(absmax.repeat_interleave(q.block_size)[: len(values)])
+    return values if q.offset is None else values.add_(q.offset)
 
 def _buffer(q: "QuantizedTensor", dtype, out) -> torch.Tensor:
     "A fresh tensor, or `out` if it fits."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'Device', 'Backend', 'Schedule', 'Optimizer', 'Format', 'FinetuneOptions', 'resolve', 'differences',
-           'GenerateOptions', 'ChatOptions', 'MergeOptions', 'check_sampling']
+           'GenerateOptions', 'ChatOptions', 'MergeOptions', 'check_sampling', 'MemoryOptions']
 
 # %% ../nbs/options.ipynb #7902c076
 import math
@@ -202,3 +202,25 @@ def check_sampling(
         raise InputError(f"--top-p is {options.top_p}; it must be above 0 and at most 1")
     if not 0 <= options.seed < 2**32:
         raise InputError(f"--seed is {options.seed}; it must be from 0 to {2**32 - 1}")
+
+# %% ../nbs/options.ipynb #5ea394d0
+@dataclass(frozen=True)
+class MemoryOptions:
+    "What `qlora_nb.memory` is asked."
+
+    gpu: Optional[str] = _option(None, "T4, L4, A10, RTX3090, RTX4090, A100-40GB, A100-80GB, H100, "
+                                       "H200 or laptop-8GB (default: all of them)")
+    method: Literal["qlora", "lora8", "lora", "full"] = _option(
+        "qlora", "4-bit, 8-bit or 16-bit base with LoRA, or full fine-tuning")
+    double_quantization: bool = _option(True, "quantize the block scales as well")
+    rank: int = _option(16, "LoRA rank r")
+    target_modules: str = _option(
+        "all-linear", "all-linear, or names with commas, as in query_key_value,dense")
+    dropout: float = _option(0.05, "dropout in front of the adapter")
+    optimizer: Optimizer = _option("paged_adamw_32bit", "paged states count as if on the GPU")
+    batch_size: int = _option(4, "rows in one forward pass")
+    sequence_length: Optional[int] = _option(
+        None, "longest row in tokens (default: 1024, or the model's context if that is less)")
+    packing: bool = _option(False, "all rows are full, so attention needs no mask")
+    gradient_checkpointing: bool = _option(True, "recompute activations in the backward pass")
+    attention: Literal["sdpa", "eager"] = _option("sdpa", "how attention is computed")

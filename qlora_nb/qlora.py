@@ -88,7 +88,10 @@ def prepare_model(
             parameter.data = parameter.data.float()
     if recompute:
         model.enable_input_require_grads()
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        # transformers 5.23 renamed the switch, and warns at the old name.
+        switch = getattr(model, "activation_checkpointing_enable",
+                         model.gradient_checkpointing_enable)
+        switch({"use_reentrant": False})
     return model
 
 # %% ../nbs/08_qlora.ipynb #7621833d

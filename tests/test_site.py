@@ -2,11 +2,13 @@
 import ast
 import functools
 import http.server
+import itertools
 import json
 import re
 import shutil
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlparse
 
@@ -22,6 +24,7 @@ FLAGS = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-backgrou
 sys.path.insert(0, str(ROOT / "docs"))
 import adapter  # noqa: E402
 import project  # noqa: E402
+from qlora_nb import memory  # noqa: E402
 
 
 # --- the site, a server and a browser ------------------------------------------------------------
@@ -382,3 +385,86 @@ def test_code_and_words_can_be_read_by_day_and_by_night(looked):
 
 def test_pages_fit_a_narrow_screen(looked):
     assert {name: page["width"] for name, page in looked.items() if page["width"] > 390} == {}
+
+
+# --- the memory calculator -----------------------------------------------------------------------
+
+ASK = """(choices) => choices.map((choice) => {
+  const box = document.querySelector('.memory-calculator'), field = box.querySelector('form').elements;
+  for (const [name, value] of Object.entries(choice))
+    if (name === 'checkpointing') field[name].checked = value; else field[name].value = value;
+  box.querySelector('form').dispatchEvent(new Event('input'));
+  return [box.dataset.bytes ?? null, box.dataset.largest ?? null,
+          box.querySelector('.answer').textContent];
+})"""
+
+
+def test_the_calculator_equals_the_library(tab):
+    "Every model and method, to the byte, over ranks, batches, lengths and GPUs."
+    page = tab.open("memory")
+    sizes = [(1, 1, 1), (8, 3, 257), (64, 16, 512)]
+    choices = [
+        dict(model=model, method=method, checkpointing=on, rank=rank, batch=batch, sequence=sequence,
+             gpu=list(memory.GPUS)[i % len(memory.GPUS)])
+        for i, (model, method, on, (rank, batch, sequence)) in enumerate(itertools.product(
+            memory.MODELS, memory.METHODS, (False, True), sizes))]
+    fits = 0
+    for choice, (found, largest, answer) in zip(choices, page.evaluate(ASK, choices)):
+        given = {name: choice[name] for name in ("rank", "batch", "sequence", "checkpointing")}
+        recipe = replace(memory.TYPICAL, **given | memory.METHODS[choice["method"]])
+        entry = memory.ledger(choice["model"], recipe)
+        assert json.loads(found) == list(entry.parts.values()), choice
+        assert json.loads(largest) == [
+            memory.largest_batch(choice["model"], recipe, choice["gpu"]),
+            memory.largest_sequence(choice["model"], recipe, choice["gpu"])], choice
+        assert ("does not fit" not in answer) == memory.fits(entry, choice["gpu"])
+        fits += memory.fits(entry, choice["gpu"])
+    assert 0 < fits < len(choices) and tab.faults == [] and tab.foreign == []
+
+
+def test_the_calculator_shows_what_it_counts_and_refuses_what_it_cannot(tab):
+    page = tab.open("memory")
+    lines = page.locator(".memory-calculator li").all_inner_texts()
+    assert len(lines) == 11 and lines[-1].startswith("total")
+    assert page.locator(".memory-calculator .bar span").count() == 10
+    for name, value, words in [("batch", "0", "whole number"), ("rank", "", "whole number"),
+                               ("sequence", "-5", "whole number"), ("sequence", "4096", "2048"),
+                               ("batch", "1.5", "whole number")]:
+        field = page.locator(f".memory-calculator [name={name}]")
+        before = field.input_value()
+        field.fill(value)
+        assert words in page.inner_text(".memory-calculator .answer")
+        assert page.locator(".memory-calculator li").count() == 0
+        field.fill(before)
+        assert page.locator(".memory-calculator li").count() == 11
+    page.select_option(".memory-calculator [name=method]", "full")
+    assert page.locator(".memory-calculator [name=rank]").is_disabled()
+    assert "does not fit" in page.inner_text(".memory-calculator .answer")
+    assert tab.faults == []
+
+
+def test_the_calculator_can_be_read_by_day_and_by_night(tab):
+    page = tab.open("memory")
+    colours = """() => {
+      const text = document.querySelector('.memory-calculator .answer'), found = [];
+      for (const start of [text, document.querySelector('.memory-calculator label'),
+                           document.querySelector('.memory-calculator [name=rank]')]) {
+        let behind = start;
+        while (/rgba\\(.*, 0\\)|transparent/.test(getComputedStyle(behind).backgroundColor))
+          behind = behind.parentElement;
+        found.push([getComputedStyle(start).color, getComputedStyle(behind).backgroundColor]);
+      }
+      return found;
+    }"""
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        for pair in page.evaluate(colours):
+            low, high = sorted(luminance(colour) for colour in pair)
+            assert (high + 0.05) / (low + 0.05) > 4.5, (scheme, pair)
+
+
+def luminance(colour: str) -> float:
+    "The relative luminance of a CSS colour, as WCAG defines it."
+    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear))

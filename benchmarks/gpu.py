@@ -1,0 +1,67 @@
+"""Everything that waits for an NVIDIA GPU, in one go: tests, benchmarks, chapters.
+
+    python benchmarks/gpu.py [STEP ...]     or `make gpu`; --list names the steps
+
+Each step is a process of its own. A step that fails does not stop those after it; the table at the
+end says which did, and the exit status is 1. Results are written where each script writes them,
+with the name of the GPU and the versions. Nothing is downloaded. Without a GPU it exits with 2.
+"""
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+PYTHON = sys.executable
+
+
+def flagged_chapters() -> list[str]:
+    "The notebooks that have cells for a GPU."
+    return [str(path) for path in sorted((ROOT / "nbs").glob("*.ipynb"))
+            if '"#| gpu' in path.read_text(encoding="utf-8")]
+
+
+STEPS = {
+    "tests": [PYTHON, "-m", "pytest", "-q", "tests/test_gpu.py", "tests/test_paged_gpu.py"],
+    "quantize": [PYTHON, "benchmarks/quantize.py", "--device", "cuda"],
+    "linear": [PYTHON, "benchmarks/linear.py", "--device", "cuda"],
+    "memory": [PYTHON, "benchmarks/memory_gpu.py"],
+    "paged": [PYTHON, "benchmarks/paged_gpu.py"],
+    "chapters": [PYTHON, "docs/execute.py", "--flags", "gpu", *flagged_chapters()],
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("steps", nargs="*", metavar="STEP", help=", ".join(STEPS))
+    parser.add_argument("--list", action="store_true", help="name the steps, and end")
+    wanted = parser.parse_args()
+    unknown = set(wanted.steps) - set(STEPS)
+    if unknown:
+        parser.error(f"unknown step {min(unknown)!r}; known: {', '.join(STEPS)}")
+    if wanted.list:
+        return print(*(f"{name:10}{' '.join(map(str, step[1:]))}" for name, step in STEPS.items()),
+                     sep="\n") or 0
+    if not torch.cuda.is_available():
+        print("these steps need an NVIDIA GPU that torch can see, and there is none; "
+              "`make test` and `make bench` need none", file=sys.stderr)
+        return 2
+    print(torch.cuda.get_device_name(), "torch", torch.__version__, flush=True)
+    outcome = {}
+    for name in wanted.steps or STEPS:
+        print(f"\n== {name}", flush=True)
+        start = time.perf_counter()
+        status = subprocess.run(STEPS[name], cwd=ROOT).returncode
+        outcome[name] = (status, time.perf_counter() - start)
+    print("\n== what became of them")
+    for name, (status, seconds) in outcome.items():
+        print(f"{name:10}{'done' if status == 0 else f'FAILED ({status})':14}{seconds:8.1f} s")
+    return int(any(status for status, _ in outcome.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
