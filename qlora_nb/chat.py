@@ -37,6 +37,7 @@ class Speaker:
     context: int  # tokens that the model can attend to
     name: str  # of model and adapter, for people
 
+# %% ../nbs/17_chat.ipynb #875b5b16
 def load_speaker(
     options: ChatOptions,
 ) -> Speaker:
@@ -214,6 +215,7 @@ def turns_html(
         f'<div style="{looks[turn["role"]]};padding:.3em .7em;border-radius:.6em;'
         f'white-space:pre-wrap">{html.escape(turn["content"]) or "…"}</div>' for turn in turns)
 
+# %% ../nbs/17_chat.ipynb #abc5779e
 def transcript(
     turns: list[dict],
 ) -> str:
@@ -251,6 +253,7 @@ def controls(
         "copy": w.Textarea(description="copy", rows=4, layout=wide),
     }
 
+# %% ../nbs/17_chat.ipynb #9bc02dd7
 def arranged(w: dict):
     "The widgets of `controls`, one above the other."
     from ipywidgets import HBox, Layout, VBox
@@ -368,6 +371,7 @@ HELP = """/help       this list
 /quit       end (Ctrl-D as well); Ctrl-C stops an answer"""
 COMMANDS = ("/help", "/reset", "/save", "/quit")
 
+# %% ../nbs/17_chat.ipynb #c9616922
 @contextmanager
 def interruptible() -> Iterator[threading.Event]:
     "Yield an event that Ctrl-C sets, within the block, instead of raising `KeyboardInterrupt`."

@@ -43,11 +43,12 @@ def lab(tmp_path_factory):
         port = free.getsockname()[1]
     own = {name: str(folder / ".jupyter") for name in (
         "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR")}
+    paths = [str(Path(sys.executable).parent), os.environ["PATH"]]
     server = subprocess.Popen(
         [str(Path(sys.executable).with_name("jupyter-lab")), "--no-browser", "--allow-root",
          "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0",
          "--IdentityProvider.token=letmein", "--LabApp.news_url=None"],
-        cwd=folder, env=os.environ | own | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        cwd=folder, env=os.environ | own | {"PATH": os.pathsep.join(paths)},
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
