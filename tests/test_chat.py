@@ -74,7 +74,9 @@ class Keyboard:
         for _ in range(20):
             time.sleep(.5)
             self.type("\x03")
-            self.read(1)
+            waited = time.monotonic() + 5
+            while "Ctrl-D" not in self.text() and time.monotonic() < waited:
+                self.read(.2)
             if "Ctrl-D" in self.text():
                 break
         return self.expect(pattern, seconds=10)
