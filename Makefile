@@ -75,10 +75,10 @@ chapters: environment
 	nbdev_test --n_workers 1 --timing
 
 tests: environment
-	python -m pytest -q tests --ignore tests/test_site.py
+	python -m pytest -q tests --ignore tests/test_site.py --ignore tests/test_playground.py
 
 site-tests: environment browser
-	python -m pytest -q tests/test_site.py
+	python -m pytest -q tests/test_site.py tests/test_playground.py
 
 browser:
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \

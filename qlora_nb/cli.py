@@ -22,7 +22,9 @@ from qlora_nb.memory import (
     GPUS, METHODS, Ledger, Recipe, Shape, check_size, fits, largest_batch, largest_sequence, ledger,
     read_shape, usable_bytes,
 )
-from .options import FinetuneOptions, GenerateOptions, MemoryOptions, MergeOptions
+from qlora_nb.options import (
+    ChatOptions, FinetuneOptions, GenerateOptions, MemoryOptions, MergeOptions,
+)
 
 # %% ../nbs/cli.ipynb #3e8c1bc5
 def answers_table(
@@ -114,6 +116,12 @@ def _generate(options: GenerateOptions, prompts: list[str], console: Console) ->
     for answer in generate(prompts, options):
         print(answer)
 
+def _chat(options: ChatOptions, prompts: list[str], console: Console) -> None:
+    "Talk with the model, in the terminal or with lines of standard input."
+    from qlora_nb.chat import Terminal
+
+    Terminal(options).run()
+
 def _merge(options: MergeOptions, prompts: list[str], console: Console) -> None:
     "Merge and say where the model is."
     from qlora_nb.adapters import merge
@@ -162,6 +170,7 @@ _MODEL = ("MODEL", "a name, as rinna/japanese-gpt-neox-3.6b, or a folder with a 
 COMMANDS = {  # name: (options, what runs, one line for the help, words beside the options)
     "finetune": (FinetuneOptions, _finetune, "teach a Japanese GPT-NeoX with QLoRA", None),
     "generate": (GenerateOptions, _generate, "answer prompts with an adapter", _QUESTIONS),
+    "chat": (ChatOptions, _chat, "talk with a model and its adapter", None),
     "merge": (MergeOptions, _merge, "write a merged 16-bit model", None),
     "memory": (MemoryOptions, _memory, "predict the memory of a fine-tune", _MODEL),
 }

@@ -94,11 +94,12 @@ class LoRALinear(LowRankUpdate):
         here = next(chain(base_layer.parameters(), base_layer.buffers()), self.lora_A.weight)
         self.to(here.device, dtype)
         self.base_layer, self._kept = base_layer.requires_grad_(False), None
+        self.disable_adapters = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         "The base layer's output plus the update, in the dtype of the base layer's output."
         result = self.base_layer(x)
-        if self.merged:
+        if self.merged or self.disable_adapters:
             return result
         update = self.update(x)
         if float_weight(self.base_layer) is None:
@@ -109,6 +110,12 @@ class LoRALinear(LowRankUpdate):
     def merged(self) -> bool:
         "Whether the update stands in the base layer's weight."
         return self._kept is not None
+
+    def enable_adapters(self, enabled: bool) -> None:
+        "Switch the update on or off, as peft's layers do; raises `InputError` if merged."
+        if self.merged:
+            raise InputError("this layer is merged and cannot do without; call unmerge() first")
+        self.disable_adapters = not enabled
 
     def merge(self) -> None:
         "The function `merge`, as a method."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'Device', 'Backend', 'Schedule', 'Optimizer', 'Format', 'FinetuneOptions', 'resolve', 'differences',
-           'GenerateOptions', 'MergeOptions', 'MemoryOptions']
+           'GenerateOptions', 'ChatOptions', 'MergeOptions', 'check_sampling', 'MemoryOptions']
 
 # %% ../nbs/options.ipynb #7902c076
 import math
@@ -172,6 +172,12 @@ class GenerateOptions:
     seed: int = _option(0, "decides what is sampled")
 
 @dataclass(frozen=True)
+class ChatOptions(GenerateOptions):
+    "What `qlora_nb.chat` is told."
+
+    compare: bool = _option(False, "let the base model answer each question, too")
+
+@dataclass(frozen=True)
 class MergeOptions:
     "What `qlora_nb.adapters.merge` is told."
 
@@ -182,6 +188,20 @@ class MergeOptions:
     backend: Optional[Backend] = _option(None, "whose layers are read (default: as trained)")
     dtype: Literal["float16", "bfloat16"] = _option("float16", "how the merged weights are stored")
     overwrite: bool = _option(False, "replace what stands in the output folder")
+
+# %% ../nbs/options.ipynb #311b266f
+def check_sampling(
+    options: GenerateOptions,
+) -> None:
+    "Raise `InputError` for a length, a temperature or a mass that cannot be meant."
+    if options.max_new_tokens < 1:
+        raise InputError(f"--max-new-tokens is {options.max_new_tokens}; it must be at least 1")
+    if not 0 <= options.temperature < math.inf:
+        raise InputError(f"--temperature is {options.temperature}; it must be at least 0")
+    if not 0 < options.top_p <= 1:
+        raise InputError(f"--top-p is {options.top_p}; it must be above 0 and at most 1")
+    if not 0 <= options.seed < 2**32:
+        raise InputError(f"--seed is {options.seed}; it must be from 0 to {2**32 - 1}")
 
 # %% ../nbs/options.ipynb #5ea394d0
 @dataclass(frozen=True)
