@@ -162,7 +162,7 @@ COMPILE_FROM = 2**24  # elements: a smaller tensor alone is not worth the second
 CHUNK = 2**20  # elements at a time: what lies between two steps stays in the processor's cache
 COMPILED_CHUNK = 2**22  # compiled code keeps little between steps: fewer calls are worth more
 
-def _plan(function, flat: torch.Tensor, compiled, block_size: int, *variant):
+def _plan(function, flat: torch.Tensor, compiled, block_size: int, *variant, piece=COMPILED_CHUNK):
     "The fastest form of `function`, the windows of `flat` to call it on, and where they end."
     n, on_cpu = len(flat), flat.device.type == "cpu"
     size = max(CHUNK if on_cpu else 16 * CHUNK, block_size)
@@ -170,7 +170,7 @@ def _plan(function, flat: torch.Tensor, compiled, block_size: int, *variant):
     wanted = n >= COMPILE_FROM if compiled is None else compiled
     if wanted and whole >= size:
         if can_compile(flat.device.type):
-            size = max(size, COMPILED_CHUNK) if whole >= COMPILED_CHUNK else size
+            size = max(size, piece) if whole >= piece else size
             # One shape is compiled; the last window reaches back and repeats the same bits.
             starts = [*range(0, whole - size, size), whole - size]
             run = _compiled(function, flat.device, size, block_size, *variant)
@@ -290,8 +290,10 @@ def dequantize(
     absmax = q.absmax if isinstance(q.absmax, torch.Tensor) else _scales(q.absmax)
     table, flat, block = _table(q.codebook), out.view(-1), q.block_size
     held = table.shape[1]  # values in a byte
-    run, windows, whole = _plan(_dequantize_rows, flat, compiled, block, held)
     exact = None if flat.dtype == torch.float32 else torch.empty(0, device=flat.device)
+    # A 16-bit result is rounded from float32 values that should stay in the cache.
+    piece = COMPILED_CHUNK if exact is None else CHUNK
+    run, windows, whole = _plan(_dequantize_rows, flat, compiled, block, held, piece=piece)
     for start, end in windows:
         rows = flat[start:end].view(-1, block)
         exact = rows if rows.dtype == torch.float32 else exact.resize_(rows.shape)
