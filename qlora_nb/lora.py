@@ -58,8 +58,11 @@ class LowRankUpdate(nn.Module):
 
     def update(self, x: torch.Tensor) -> torch.Tensor:
         "What is added to the output, in the adapter's dtype; under autocast in that of autocast."
-        x = self.lora_dropout(x.to(self.lora_A.weight.dtype))
-        return self.lora_B(self.lora_A(x)) * self.scaling
+        x = self.lora_A(self.lora_dropout(x.to(self.lora_A.weight.dtype)))
+        if math.frexp(self.scaling)[0] == 0.5:
+            # A power of two moves no rounding: the same bits, with r products instead of `out`.
+            return self.lora_B(x * self.scaling)
+        return self.lora_B(x) * self.scaling
 
     def delta_weight(self) -> torch.Tensor:
         "The update as one matrix, (out_features, in_features), in the adapter's dtype."
