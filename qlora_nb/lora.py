@@ -107,6 +107,8 @@ class LoRALinear(LowRankUpdate):
         update = self.update(x)
         if float_weight(self.base_layer) is None:
             update = update.to(result.dtype)  # over 4 bits peft rounds before the sum, too
+        if update.dtype == result.dtype:
+            return update.add_(result)  # nobody else holds the update: no fresh memory
         return (result + update).to(result.dtype)
 
     @property
