@@ -175,6 +175,13 @@ def main() -> None:
     device = torch.device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
+    # First, before weights a hundred times larger have shaped the process's memory.
+    per_call = 5
+    step = measure(trainers(device, per_call), device, 3 * options.rounds, options.clock, THEIRS)
+    for row in step.values():
+        for kind in ("median_ms", "minimum_ms"):
+            row[kind] = round(row[kind] / per_call, 3)
+    print("training step", *(f"\n  {who:22}{row}" for who, row in step.items()), flush=True)
     rows = []
     for model, (shapes, *tokens) in MODELS.items():
         if options.quick and model != "micro":
@@ -187,12 +194,6 @@ def main() -> None:
             inputs, outputs = shape
             rows.append({"model": model, "in": inputs, "out": outputs, "tokens": count, **result})
             print(model, shape, *(f"\n  {who:18}{row}" for who, row in result.items()), flush=True)
-    per_call = 5
-    step = measure(trainers(device, per_call), device, 3 * options.rounds, options.clock, THEIRS)
-    for row in step.values():
-        for kind in ("median_ms", "minimum_ms"):
-            row[kind] = round(row[kind] / per_call, 3)
-    print("training step", *(f"\n  {who:22}{row}" for who, row in step.items()))
     if options.quick:
         return
     gpu = re.sub(r"\W+", "_", f"_{torch.cuda.get_device_name()}") if device.type == "cuda" else ""
