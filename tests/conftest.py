@@ -1,6 +1,5 @@
 """What several test files need: the command line as a real process, and small data."""
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +10,6 @@ import pytest
 from qlora_nb.cli import main
 from qlora_nb.micro import micro_folder
 
-FLAGS = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
 COMMAND = [str(Path(sys.executable).with_name("qlora-nb"))]
 
 
@@ -48,21 +45,6 @@ def small_data(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("data") / "small.jsonl"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="session")
-def browser():
-    "One Chromium for all tests: a process cannot start playwright twice."
-    from playwright.sync_api import sync_playwright
-    with sync_playwright() as play:
-        names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
-        found = next(filter(None, map(shutil.which, names)), play.chromium.executable_path)
-        if not Path(found).exists():
-            pytest.fail("no Chromium was found; install your system's chromium package, "
-                        "or run: playwright install chromium", pytrace=False)
-        running = play.chromium.launch(executable_path=found, args=FLAGS)
-        yield running
-        running.close()
 
 
 def write_rows(path: Path, rows: list) -> Path:

@@ -1,6 +1,7 @@
 """The playground in JupyterLab, in a browser: a question, two streams, the stop button."""
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from qlora_nb.finetune import finetune
 from qlora_nb.micro import micro_folder
 from qlora_nb.options import FinetuneOptions
 
+FLAGS = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]
 CELL = """from qlora_nb.chat import Playground
 from qlora_nb.options import ChatOptions
 playground = Playground(ChatOptions(adapter="run", compare=True, top_p=1., max_new_tokens=400))
@@ -63,32 +66,39 @@ def lab(tmp_path_factory):
 
 
 @pytest.mark.timeout(400)
-def test_a_question_is_answered_and_stopped(lab, browser, tmp_path):
-    page = browser.new_page(viewport={"width": 1000, "height": 900})
-    page.set_default_timeout(120_000)
-    page.goto(lab)
-    page.wait_for_selector(".jp-Notebook .cm-content")
-    # Before the kernel is there, JupyterLab takes the key and runs nothing.
-    page.wait_for_function("() => document.body.innerText.includes('(ipykernel) | Idle')")
-    page.locator(".jp-Notebook .cm-content").first.click()
-    page.keyboard.press("Shift+Enter")
-    page.wait_for_selector("button:has-text('ask')")
-    page.fill("textarea[placeholder='質問']", "空は何色ですか。")
-    page.keyboard.press("Tab")
-    page.click("button:has-text('ask')")
-    copy = ("() => [...document.querySelectorAll('.jupyter-widgets textarea')].pop().value")
-    page.wait_for_function(f"() => ({copy})().length > 60")  # it streams
-    first = page.evaluate(copy)
-    page.wait_for_function(f"() => ({copy})().length > {len(first)}")
-    page.click("button:has-text('stop')")
-    page.wait_for_selector(".jupyter-widgets i:has-text('stopped')")
-    stopped = page.evaluate(copy)
-    page.screenshot(path=os.environ.get("PLAYGROUND_PICTURE", tmp_path / "playground.png"))
-    assert stopped.startswith(first[:30]) and "\ufffd" not in stopped
-    assert [line for line in stopped.splitlines() if line in ("before", "after")] == \
-        ["before", "after"] and stopped.count("> 空は何色ですか。") == 2
-    page.wait_for_timeout(300)
-    assert page.evaluate(copy) == stopped, "the answer went on"
-    page.click("button:has-text('new conversation')")
-    page.wait_for_function(f"() => ({copy})() === ''")
-    page.close()
+def test_a_question_is_answered_and_stopped(lab, tmp_path):
+    sync = pytest.importorskip("playwright.sync_api", reason="the extra `docs` is not installed")
+    with sync.sync_playwright() as play:
+        names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+        found = next(filter(None, map(shutil.which, names)), play.chromium.executable_path)
+        if not Path(found).exists():
+            pytest.skip("no Chromium was found")
+        browser = play.chromium.launch(executable_path=found, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1000, "height": 900})
+        page.set_default_timeout(120_000)
+        page.goto(lab)
+        page.wait_for_selector(".jp-Notebook .cm-content")
+        # Before the kernel is there, JupyterLab takes the key and runs nothing.
+        page.wait_for_function("() => document.body.innerText.includes('(ipykernel) | Idle')")
+        page.locator(".jp-Notebook .cm-content").first.click()
+        page.keyboard.press("Shift+Enter")
+        page.wait_for_selector("button:has-text('ask')")
+        page.fill("textarea[placeholder='質問']", "空は何色ですか。")
+        page.keyboard.press("Tab")
+        page.click("button:has-text('ask')")
+        copy = ("() => [...document.querySelectorAll('.jupyter-widgets textarea')].pop().value")
+        page.wait_for_function(f"() => ({copy})().length > 60")  # it streams
+        first = page.evaluate(copy)
+        page.wait_for_function(f"() => ({copy})().length > {len(first)}")
+        page.click("button:has-text('stop')")
+        page.wait_for_selector(".jupyter-widgets i:has-text('stopped')")
+        stopped = page.evaluate(copy)
+        page.screenshot(path=os.environ.get("PLAYGROUND_PICTURE", tmp_path / "playground.png"))
+        assert stopped.startswith(first[:30]) and "\ufffd" not in stopped
+        assert [line for line in stopped.splitlines() if line in ("before", "after")] == \
+            ["before", "after"] and stopped.count("> 空は何色ですか。") == 2
+        page.wait_for_timeout(300)
+        assert page.evaluate(copy) == stopped, "the answer went on"
+        page.click("button:has-text('new conversation')")
+        page.wait_for_function(f"() => ({copy})() === ''")
+        browser.close()

@@ -5,6 +5,7 @@ import http.server
 import itertools
 import json
 import re
+import shutil
 import sys
 import threading
 from dataclasses import replace
@@ -17,6 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "_site"
 BELOW = "/some/where/below"
 pytestmark = pytest.mark.timeout(300)
+FLAGS = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]
 
 sys.path.insert(0, str(ROOT / "docs"))
 import adapter  # noqa: E402
@@ -57,6 +60,20 @@ def base(pages):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://localhost:{server.server_port}{BELOW}/"
         server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as play:
+        names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+        found = next(filter(None, map(shutil.which, names)), play.chromium.executable_path)
+        if not Path(found).exists():
+            pytest.fail("no Chromium was found; install your system's chromium package, "
+                        "or run: playwright install chromium", pytrace=False)
+        running = play.chromium.launch(executable_path=found, args=FLAGS)
+        yield running
+        running.close()
 
 
 class Tab:
