@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from common import stored_runs
 from qlora_nb.core import machine, versions, write_json
 from qlora_nb.finetune import evaluate, set_up, train
 from qlora_nb.options import FinetuneOptions, resolve
@@ -45,12 +46,6 @@ def run(method: str, seed: int) -> dict:
     return result | {"train_loss": losses[-1], "steps": trainer.state.global_step}
 
 
-def stored_runs() -> list[dict]:
-    "The runs in the result file that were made with today's package versions."
-    old = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    return old.get("runs", []) if old.get("versions") == versions() else []
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on")
@@ -59,12 +54,12 @@ def main():
     logging.disable(logging.WARNING)
     for seed in range(wanted.seeds):  # seeds outside: an interrupted benchmark is balanced
         for method in wanted.methods:
-            if (method, seed) in {(r["method"], r["seed"]) for r in stored_runs()}:
+            if (method, seed) in {(r["method"], r["seed"]) for r in stored_runs(RESULTS)}:
                 continue
             new = run(method, seed)
             print(json.dumps(new, ensure_ascii=False), flush=True)
             # Read again: another process may have measured other methods meanwhile.
-            runs = sorted([*stored_runs(), new],
+            runs = sorted([*stored_runs(RESULTS), new],
                           key=lambda r: (list(METHODS).index(r["method"]), r["seed"]))
             write_json(RESULTS, {"machine": machine(), "versions": versions(), "runs": runs})
 

@@ -11,11 +11,9 @@ Outputs and gradients of ours are compared with bitsandbytes' before they are ti
 step is the micro model's: ours with LoRALinear, bitsandbytes with peft, float32 with peft.
 Writes benchmarks/results/linear.json, or linear_<gpu>.json for a GPU.
 """
-import argparse
 import logging
 import re
 import statistics
-import time
 from pathlib import Path
 
 import torch
@@ -25,6 +23,7 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 from bitsandbytes.nn import Linear4bit as TheirLinear4bit
 from bitsandbytes.nn import Params4bit
 
+from common import seconds, timing_parser
 from qlora_nb.blockwise import CHUNK, can_compile
 from qlora_nb.core import machine, versions, write_json
 from qlora_nb.data import Collator
@@ -135,19 +134,6 @@ def trainers(device: torch.device, count: int) -> dict:
     return {who: lambda trainer=trainer: trainer.steps(count) for who, trainer in made.items()}
 
 
-CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
-
-
-def seconds(function, device: torch.device, clock: str) -> float:
-    "One call, from start to end."
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    wait()
-    start = CLOCKS[clock]()
-    function()
-    wait()
-    return CLOCKS[clock]() - start
-
-
 def measure(contestants: dict, device: torch.device, rounds: int, clock: str, base: str) -> dict:
     "Who -> median and minimum in milliseconds, and the median over rounds of the ratio to `base`."
     taken = {who: [] for who in contestants}
@@ -164,14 +150,7 @@ def measure(contestants: dict, device: torch.device, rounds: int, clock: str, ba
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, help="of torch")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help=(
-        "processor: seconds of work, for a machine that others use too, with --threads 1"))
-    parser.add_argument("--quick", action="store_true", help="the micro model; nothing is written")
-    options = parser.parse_args()
+    options = timing_parser(__doc__.splitlines()[0], 7, "the micro model; nothing is written").parse_args()
     device = torch.device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)

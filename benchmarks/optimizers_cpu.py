@@ -8,7 +8,6 @@ Writes benchmarks/results/optimizers_cpu.json after every run; a run that stands
 made with the same package versions, is not made again.
 """
 import argparse
-import json
 import logging
 import random
 import warnings
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from common import stored_runs
 from qlora_nb.core import machine, versions, write_json
 from qlora_nb.data import Collator
 from qlora_nb.finetune import add_lora, evaluate, load_data, mean_loss
@@ -85,12 +85,6 @@ def run(name: str, seed: int, steps: int) -> dict:
             "exact_match": exact, "state_bytes": optimizer.state_bytes()}
 
 
-def stored_runs() -> list[dict]:
-    "The runs in the result file that were made with today's package versions."
-    old = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    return old.get("runs", []) if old.get("versions") == versions() else []
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
@@ -100,13 +94,13 @@ def main():
     warnings.simplefilter("ignore")
     for seed in range(wanted.seeds):  # seeds outside: an interrupted benchmark is balanced
         for name in KEEPERS:
-            done = {(r["keeper"], r["seed"], r["steps"]) for r in stored_runs()}
+            done = {(r["keeper"], r["seed"], r["steps"]) for r in stored_runs(RESULTS)}
             if (name, seed, wanted.steps) in done:
                 continue
             new = run(name, seed, wanted.steps)
             print(name, seed, new["held_out"][-1], new["exact_match"], flush=True)
             write_json(RESULTS, {"machine": machine(), "versions": versions(),
-                                 "runs": [*stored_runs(), new]})
+                                 "runs": [*stored_runs(RESULTS), new]})
 
 
 if __name__ == "__main__":

@@ -9,11 +9,9 @@ Our eager and our compiled code, bitsandbytes and, where it is installed, torcha
 the same tensors; every result of ours is compared with bitsandbytes' to the bit before it is timed.
 Writes benchmarks/results/quantize_cpu.json, or quantize_<gpu>.json.
 """
-import argparse
 import logging
 import re
 import statistics
-import time
 from pathlib import Path
 
 import torch
@@ -22,6 +20,7 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 import bitsandbytes.functional as bnb
 
+from common import seconds, timing_parser
 from qlora_nb.bits import same_bits
 from qlora_nb.blockwise import can_compile, quantize
 from qlora_nb.core import machine, versions, write_json
@@ -73,19 +72,6 @@ def contestants(x: torch.Tensor) -> dict:
     return tasks
 
 
-CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
-
-
-def seconds(function, device: torch.device, clock: str) -> float:
-    "One call, from start to end."
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    wait()
-    start = CLOCKS[clock]()
-    function()
-    wait()
-    return CLOCKS[clock]() - start
-
-
 def measure(tasks: dict, device: torch.device, rounds: int, clock: str) -> dict:
     "Task -> who -> median and minimum in milliseconds, with the ratio to bitsandbytes and copy."
     every = [(task, who, call) for task, group in tasks.items() for who, call in group.items()]
@@ -109,14 +95,7 @@ def measure(tasks: dict, device: torch.device, rounds: int, clock: str) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, help="of torch")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help=(
-        "processor: seconds of work, for a machine that others use too, with --threads 1"))
-    parser.add_argument("--quick", action="store_true", help="a small tensor, nothing is written")
-    options = parser.parse_args()
+    options = timing_parser(__doc__.splitlines()[0], 9, "a small tensor, nothing is written").parse_args()
     device = torch.device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -1,0 +1,39 @@
+"""What the benchmarks share: a clock, the options of one that times, and runs made before."""
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+
+from qlora_nb.core import versions
+
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
+
+
+def timing_parser(description: str, rounds: int, quick: str) -> argparse.ArgumentParser:
+    "The options of a benchmark whose contestants take turns; `quick` says what --quick does."
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, help="of torch")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help=(
+        "processor: seconds of work, for a machine that others use too, with --threads 1"))
+    parser.add_argument("--quick", action="store_true", help=quick)
+    return parser
+
+
+def seconds(function, device: torch.device, clock: str) -> float:
+    "One call, from start to end."
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
+    start = CLOCKS[clock]()
+    function()
+    wait()
+    return CLOCKS[clock]() - start
+
+
+def stored_runs(path: Path) -> list[dict]:
+    "The runs in a result file that were made with today's package versions."
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return old.get("runs", []) if old.get("versions") == versions() else []
