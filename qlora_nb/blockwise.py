@@ -6,7 +6,7 @@
 __all__ = ['TINY', 'BITSANDBYTES', 'COMPILE_FROM', 'CHUNK', 'COMPILED_CHUNK', 'FLOATS', 'SUFFIXES', 'Ladder', 'ladder', 'encode',
            'pack_pairs', 'QuantizedTensor', 'codebook_name', 'can_compile', 'quantize', 'check_block_size',
            'dequantize', 'from_bitsandbytes', 'to_bitsandbytes', 'to_tensors', 'from_tensors', 'save_tensors',
-           'load_tensors']
+           'read_tensors', 'join_tensors', 'load_tensors']
 
 # %% ../nbs/03_blockwise.ipynb #12eec652
 import json
@@ -425,18 +425,30 @@ def save_tensors(
 # %% ../nbs/03_blockwise.ipynb #5aef09d0
 SUFFIXES = ("", ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map")
 
-def load_tensors(
-    path,  # a safetensors file that `save_tensors` or bitsandbytes wrote
+def read_tensors(
+    path,  # a safetensors file
     device: str = "cpu",  # where the tensors shall be
-) -> dict:  # name -> QuantizedTensor or torch.Tensor
-    "Load what `save_tensors` saved; raises `InputError` if the file is missing or damaged."
+) -> dict:  # name -> torch.Tensor, quantized weights in their parts
+    "Every tensor of a file; raises `InputError` if it is missing or damaged."
     try:
-        flat = load_file(path, device=device)
+        return load_file(path, device=device)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} cannot be read as safetensors ({error}); expected a file that "
                          "was saved whole: save or fetch it again") from error
+
+def join_tensors(
+    flat: dict,  # of `read_tensors`
+) -> dict:  # name -> QuantizedTensor or torch.Tensor
+    "Put the parts of quantized weights together; raises `InputError` if parts are missing."
     names = [name.split(".quant_state.")[0] for name in flat if ".quant_state." in name]
     used = {name + suffix for name in names for suffix in SUFFIXES}
     plain = {name: tensor for name, tensor in flat.items()
              if name not in used and ".quant_state." not in name}
     return plain | {name: from_tensors(flat, name) for name in names}
+
+def load_tensors(
+    path,  # a safetensors file that `save_tensors` or bitsandbytes wrote
+    device: str = "cpu",  # where the tensors shall be
+) -> dict:  # name -> QuantizedTensor or torch.Tensor
+    "Load what `save_tensors` saved; raises `InputError` if the file is missing or damaged."
+    return join_tensors(read_tensors(path, device))

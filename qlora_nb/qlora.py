@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
-from .blockwise import from_tensors, save_tensors
+from .blockwise import QuantizedTensor, join_tensors, read_tensors, save_tensors
 from .core import InputError, unknown_name, whole_file, whole_folder, write_json
 from .linear4bit import Linear4bit
 from .lora import LoRALinear, check_fit
@@ -232,14 +232,16 @@ def load_4bit(
     del config.quantization_config
     with torch.device("meta"):  # shapes only: the float weights are never made
         model = AutoModelForCausalLM.from_config(config)
-    tensors = _rename_head(_read_tensors(folder, device), *reversed(_head_names(model)))
+    flat = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        flat |= read_tensors(file, str(device))
+    tensors = join_tensors(_rename_head(flat, *reversed(_head_names(model))))
     dtype = getattr(torch, how.get("bnb_4bit_compute_dtype", "float32"))
-    layers = {}
-    for name in [key.split(".weight.quant_state.")[0] for key in tensors if ".quant_state." in key]:
-        q = from_tensors(tensors, name + ".weight")
-        layers[name] = Linear4bit(q, tensors.get(name + ".bias"), dtype)
-    replace_layers(model, layers)
-    missing, _ = model.load_state_dict(tensors, strict=False, assign=True)
+    layers = {name.removesuffix(".weight"): tensors.pop(name)
+              for name, part in list(tensors.items()) if isinstance(part, QuantizedTensor)}
+    replace_layers(model, {name: Linear4bit(quantized, tensors.get(name + ".bias"), dtype)
+                           for name, quantized in layers.items()})
+    model.load_state_dict(tensors, strict=False, assign=True)
     model.tie_weights()
     _make_buffers(model, config, device)
     left = [name for name, part in model.named_parameters() if part.is_meta]
@@ -259,17 +261,6 @@ def _rename_head(tensors: dict, old: str, new: str) -> dict:
     "The same tensors, with the output head under another name."
     return {new + name.removeprefix(old) if name.startswith(old + ".") else name: part
             for name, part in tensors.items()}
-
-def _read_tensors(folder: Path, device) -> dict:
-    "All tensors of a checkpoint."
-    tensors = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            tensors |= load_file(file, device=str(device))
-        except SafetensorError as error:
-            raise InputError(f"{file} is damaged ({error}); fetch or save it again") from error
-    return tensors
-
 def _make_buffers(model, config, device) -> None:
     "Make what no file holds: the rotary tables, which a module computes when it is made."
     for name, module in list(model.named_modules()):
