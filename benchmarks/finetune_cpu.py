@@ -19,11 +19,9 @@ from pathlib import Path
 import torch
 
 from qlora_nb.core import machine, versions, write_json
-from qlora_nb.data import Collator
-from qlora_nb.finetune import load_data, peak_memory, prepare_training
-from qlora_nb.models import fetch_model, load_base
+from qlora_nb.data import count_tokens
+from qlora_nb.finetune import peak_memory, set_up
 from qlora_nb.options import FinetuneOptions, resolve
-from qlora_nb.tokenizer import load_tokenizer
 
 RESULTS = Path(__file__).parent / "results" / "finetune_cpu.json"
 CPU = torch.device("cpu")
@@ -38,18 +36,13 @@ class Method:
     "A model with its optimizer, and the batches that all methods share."
 
     def __init__(self, name: str):
-        self.options = resolve(FinetuneOptions(**METHODS[name]))
-        folder = fetch_model("micro")
-        tokenizer = load_tokenizer(folder)
-        model = load_base(folder, self.options.quantization)
-        full = name == "full fine-tuning"
-        self.model = model if full else prepare_training(model, self.options, CPU)
-        rows, size = load_data(self.options, tokenizer, 512).train, self.options.batch_size
-        collate = Collator(tokenizer)
-        self.batches = [collate(rows[i:i + size]) for i in range(0, 20 * size, size)]
+        options = resolve(FinetuneOptions(**METHODS[name]))
+        setup = set_up(options, full=name == "full fine-tuning")
+        self.model = setup.model.train()
+        rows, size = setup.data.train, options.batch_size
+        self.batches = [setup.data.collator(rows[i:i + size]) for i in range(0, 20 * size, size)]
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-4)
-        self.model.train()
 
     def steps(self, count: int) -> tuple[float, int]:
         "Seconds and tokens of `count` steps."
@@ -59,7 +52,7 @@ class Method:
             self.model(**batch).loss.backward()
             self.optimizer.step()
             self.optimizer.zero_grad()
-            tokens += int(batch["attention_mask"].sum())
+            tokens += count_tokens(batch)
         return time.perf_counter() - start, tokens
 
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'FAMILIES', 'IGNORED', 'KANA', 'READERS', 'ROLES', 'PAIRS', 'EXTRA', 'PromptFormat', 'choose_format',
-           'encode', 'prompt_ids', 'Graded', 'show_graded', 'Collator', 'pack', 'DataReport', 'Row', 'read_rows',
-           'oasst_conversations', 'conversations', 'encode_all', 'split']
+           'encode', 'prompt_ids', 'Graded', 'show_graded', 'Collator', 'count_tokens', 'pack', 'DataReport', 'Row',
+           'read_rows', 'oasst_conversations', 'conversations', 'encode_all', 'split']
 
 # %% ../nbs/13_data.ipynb #cbf4d693
 import csv
@@ -170,6 +170,7 @@ class Collator:
     "Makes a batch of tensors from examples or packed rows, padded on the right by position."
     tokenizer: object  # its pad token fills the rows; no token is masked for being equal to it
     multiple: int = 1  # the length of a batch is a multiple of this
+    packing: bool = False  # put several examples into one row, up to the length of the longest
 
     def __call__(
         self,
@@ -178,6 +179,8 @@ class Collator:
         "A batch for a causal language model."
         longest = max(len(example["input_ids"]) for example in examples)
         length = -(-longest // self.multiple) * self.multiple
+        if self.packing and "position_ids" not in examples[0]:
+            examples = pack(examples, length)
         pad = self.tokenizer.pad_token_id
         fill = {"input_ids": self.tokenizer.eos_token_id if pad is None else pad,
                 "labels": IGNORED, "attention_mask": 0}
@@ -196,6 +199,14 @@ def _padded(row: list[int], length: int, value: int | None) -> list[int]:
     "The row filled up to a length; positions (no value) start again from 0."
     missing = length - len(row)
     return row + (list(range(missing)) if value is None else [value] * missing)
+
+def count_tokens(
+    batch: dict,  # of `Collator`
+) -> int:
+    "The tokens that are not padding: every example ends with a graded token, and so does a row."
+    graded = batch["labels"] != IGNORED
+    places = torch.arange(1, graded.shape[1] + 1, device=graded.device)
+    return int((graded * places).amax(1).sum())
 
 # %% ../nbs/13_data.ipynb #2005fd78
 def pack(

@@ -58,7 +58,9 @@ class LowRankUpdate(nn.Module):
 
     def update(self, x: torch.Tensor) -> torch.Tensor:
         "What is added to the output, in the adapter's dtype; under autocast in that of autocast."
-        x = self.lora_A(self.lora_dropout(x.to(self.lora_A.weight.dtype)))
+        if not torch.is_autocast_enabled(x.device.type):  # which would cast it back
+            x = x.to(self.lora_A.weight.dtype)
+        x = self.lora_A(self.lora_dropout(x))
         if math.frexp(self.scaling)[0] == 0.5:
             # A power of two moves no rounding: the same bits, with r products instead of `out`.
             return self.lora_B(x * self.scaling)

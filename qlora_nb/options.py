@@ -76,7 +76,7 @@ class FinetuneOptions:
     train_on_prompt: bool = _option(False, "grade the question's tokens as well as the answer's")
     sequence_length: Optional[int] = _option(
         None, "longest row in tokens (default: 1024, or the model's context if that is less)")
-    packing: bool = _option(False, "fill each row with several examples")
+    packing: bool = _option(True, "fill a batch's rows with several examples each")
     max_new_tokens: Optional[int] = _option(
         None, "longest answer when held-out questions are asked")
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PREFIX', 'linear_layers', 'quantize_model', 'replace_layers', 'prepare_model', 'has_lora', 'insert_lora',
-           'adapter_weights', 'save_adapter', 'load_adapter', 'load_4bit', 'save_4bit', 'merge_lora']
+           'stay_narrow', 'adapter_weights', 'save_adapter', 'load_adapter', 'load_4bit', 'save_4bit', 'merge_lora']
 
 # %% ../nbs/08_qlora.ipynb #c1901a6a
 import copy
@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
@@ -131,6 +131,21 @@ def _targets(layers: dict, wanted) -> list[str]:
         if not any(_named(name, part) for name in layers):
             raise unknown_name("target module", part, {n.rpartition(".")[2] for n in layers})
     return [name for name in layers if any(_named(name, part) for part in wanted)]
+
+# %% ../nbs/08_qlora.ipynb #bdca4334
+def stay_narrow(
+    model,  # prepared for training, with 4-bit layers, changed in place
+    dtype: torch.dtype,  # of the arithmetic: torch.float16 or torch.bfloat16
+):  # -> the same model
+    "Embeddings and head in 16 bits, norms that answer in 16 bits; the stream stays in float32."
+    table, head = model.get_input_embeddings(), model.get_output_embeddings()
+    for end in (table, head):
+        end.to(dtype)
+    table.register_forward_hook(lambda *call: call[-1].float())
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.register_forward_hook(lambda *call: call[-1].to(dtype))
+    return model
 
 # %% ../nbs/08_qlora.ipynb #681b23d9
 PREFIX = "base_model.model."  # what peft puts before the name of a layer
