@@ -141,7 +141,8 @@ def stay_narrow(
     table, head = model.get_input_embeddings(), model.get_output_embeddings()
     for end in (table, head):
         end.to(dtype)
-    table.register_forward_hook(lambda *call: call[-1].float())
+    # Before the hook that asks for gradients, so that it asks the stream for them.
+    table.register_forward_hook(lambda *call: call[-1].float(), prepend=True)
     for module in model.modules():
         if isinstance(module, nn.LayerNorm):
             module.register_forward_hook(lambda *call: call[-1].to(dtype))
