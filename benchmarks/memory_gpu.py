@@ -29,11 +29,12 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from qlora_nb.core import InputError, machine, versions, write_json
-from qlora_nb.finetune import add_lora
+from qlora_nb.finetune import add_lora, spare_logits
 from qlora_nb.memory import (
     CONTEXT, METHODS, Recipe, Shape, ledger, paged_bytes, read_shape, weight_parts,
 )
 from qlora_nb.models import load_base, pick_compute_dtype, pick_device
+from qlora_nb.qlora import stay_narrow
 
 RESULTS = Path(__file__).parent / "results" / "memory_gpu.json"
 OPTIMIZERS = {"adamw_torch": torch.optim.AdamW, "adamw_8bit": bnb.optim.AdamW8bit,
@@ -41,7 +42,8 @@ OPTIMIZERS = {"adamw_torch": torch.optim.AdamW, "adamw_8bit": bnb.optim.AdamW8bi
               "paged_adamw_8bit": bnb.optim.PagedAdamW8bit}
 SIZES = [(1, 512), (1, 2048), (4, 512), (4, 1024), (8, 1024)]  # batch, sequence
 GROUPS = [  # what a model is loaded and adapted with; all sizes are run on each
-    dict(), dict(optimizer="adamw_torch"), dict(optimizer="paged_adamw_8bit", rank=64),
+    dict(lean=True), dict(lean=True, dropout=0.05, padding=True), dict(),
+    dict(optimizer="adamw_torch"), dict(optimizer="paged_adamw_8bit", rank=64),
     dict(checkpointing=False), dict(dropout=0.05, padding=True), dict(rank=64),
     dict(targets=("query_key_value",)), dict(double_quantization=False),
     dict(attention="eager"), METHODS["lora"], METHODS["lora8"], METHODS["full"],
@@ -82,10 +84,12 @@ def load(folder: str, recipe: Recipe, dtype: torch.dtype, device: torch.device):
                                                 {"use_reentrant": False})
     elif recipe.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+    if recipe.lean and recipe.quantization in ("nf4", "fp4"):
+        stay_narrow(model, dtype)
     if recipe.rank:
         targets = ",".join(recipe.targets) or "all-linear"
         model = add_lora(model, recipe.rank, 16, recipe.dropout, targets)
-    return model.train()
+    return (spare_logits(model) if recipe.lean else model).train()
 
 
 def step(model, optimizer, shape: Shape, recipe: Recipe, dtype: torch.dtype) -> None:

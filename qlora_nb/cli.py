@@ -144,8 +144,8 @@ def _recipe(options: MemoryOptions, shape: Shape) -> Recipe:
         double_quantization=options.double_quantization, rank=options.rank,
         targets=() if names == "all-linear" else tuple(names.split(",")),
         dropout=options.dropout, optimizer=options.optimizer, batch=options.batch_size,
-        sequence=length, padding=not options.packing, attention=options.attention,
-        checkpointing=options.gradient_checkpointing,
+        sequence=length, padding=True, attention=options.attention,
+        checkpointing=options.gradient_checkpointing, lean=True,
     )
     return replace(recipe, **METHODS[options.method])
 

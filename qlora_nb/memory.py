@@ -691,7 +691,7 @@ def _largest(shape, recipe: Recipe, gpu: str, name: str, high: int) -> int:
 # %% ../nbs/09_memory.ipynb #d2efe969
 NAMES = {"full": "full fine-tuning", "lora": "LoRA, 16-bit base", "lora8": "LoRA, 8-bit base",
          "qlora": "QLoRA, NF4 base"}
-TYPICAL = Recipe(batch=4, sequence=1024, dropout=0.05, padding=True)
+TYPICAL = Recipe(batch=4, sequence=1024, dropout=0.05, padding=True, lean=True)
 
 def calculator_data() -> dict:  # of lists and plain numbers
     "The coefficients of all built-in models and methods, as the calculator reads them."

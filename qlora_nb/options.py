@@ -221,6 +221,5 @@ class MemoryOptions:
     batch_size: int = _option(4, "rows in one forward pass")
     sequence_length: Optional[int] = _option(
         None, "longest row in tokens (default: 1024, or the model's context if that is less)")
-    packing: bool = _option(False, "all rows are full, so attention needs no mask")
     gradient_checkpointing: bool = _option(True, "recompute activations in the backward pass")
     attention: Literal["sdpa", "eager"] = _option("sdpa", "how attention is computed")

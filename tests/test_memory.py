@@ -36,7 +36,7 @@ def test_the_command_prints_the_library_s_ledger(called):
                   "--sequence-length", "512", "--method", "lora", "--no-gradient-checkpointing")
     assert done.returncode == 0, done.stderr
     entry = ledger("rinna/japanese-gpt-neox-3.6b", Recipe(
-        quantization="none", batch=2, sequence=512, dropout=0.05, padding=True,
+        quantization="none", batch=2, sequence=512, dropout=0.05, padding=True, lean=True,
         checkpointing=False))
     assert bytes_printed(done.stdout) == entry.parts | {"total": entry.total}
     assert "T4" in done.stdout and "H200" not in done.stdout
