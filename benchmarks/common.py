@@ -1,6 +1,7 @@
 """What the benchmarks share: a clock, the options of one that times, and runs made before."""
 import argparse
 import json
+import re
 import time
 from pathlib import Path
 
@@ -31,6 +32,11 @@ def seconds(function, device: torch.device, clock: str) -> float:
     function()
     wait()
     return CLOCKS[clock]() - start
+
+
+def place(device: torch.device) -> str:
+    "What a result file is called after: cpu, or the name of the GPU."
+    return re.sub(r"\W+", "_", torch.cuda.get_device_name()) if device.type == "cuda" else "cpu"
 
 
 def stored_runs(path: Path) -> list[dict]:

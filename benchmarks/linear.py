@@ -9,10 +9,9 @@ median of the rounds' ratios. The 4-bit layers compute in float32 on a CPU, as t
 and in bfloat16 on a GPU; the unquantized ones are a linear of that dtype and one of bfloat16.
 Outputs and gradients of ours are compared with bitsandbytes' before they are timed. The training
 step is the micro model's: ours with LoRALinear, bitsandbytes with peft, float32 with peft.
-Writes benchmarks/results/linear.json, or linear_<gpu>.json for a GPU.
+Writes benchmarks/results/linear_cpu.json, or linear_<gpu>.json.
 """
 import logging
-import re
 import statistics
 from pathlib import Path
 
@@ -23,7 +22,7 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 from bitsandbytes.nn import Linear4bit as TheirLinear4bit
 from bitsandbytes.nn import Params4bit
 
-from common import seconds, timing_parser
+from common import place, seconds, timing_parser
 from qlora_nb.blockwise import CHUNK, can_compile
 from qlora_nb.core import machine, versions, write_json
 from qlora_nb.data import Collator
@@ -175,8 +174,7 @@ def main() -> None:
             print(model, shape, *(f"\n  {who:18}{row}" for who, row in result.items()), flush=True)
     if options.quick:
         return
-    gpu = re.sub(r"\W+", "_", f"_{torch.cuda.get_device_name()}") if device.type == "cuda" else ""
-    write_json(RESULTS / f"linear{gpu}.json", {
+    write_json(RESULTS / f"linear_{place(device)}.json", {
         "question": __doc__.splitlines()[0], "machine": machine(), "versions": versions(),
         "rounds": options.rounds, "clock": options.clock,
         "codebook": "nf4", "block_size": 64, "double_quantization": True,

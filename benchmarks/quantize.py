@@ -10,7 +10,6 @@ the same tensors; every result of ours is compared with bitsandbytes' to the bit
 Writes benchmarks/results/quantize_cpu.json, or quantize_<gpu>.json.
 """
 import logging
-import re
 import statistics
 from pathlib import Path
 
@@ -20,7 +19,7 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 import bitsandbytes.functional as bnb
 
-from common import seconds, timing_parser
+from common import place, seconds, timing_parser
 from qlora_nb.bits import same_bits
 from qlora_nb.blockwise import can_compile, quantize
 from qlora_nb.core import machine, versions, write_json
@@ -113,9 +112,8 @@ def main() -> None:
                     print(f"  {task:28}{who:16}", row)
     if options.quick:
         return
-    name = re.sub(r"\W+", "_", torch.cuda.get_device_name()) if device.type == "cuda" else "cpu"
     names = ["torch", "bitsandbytes", "torchao"]
-    write_json(RESULTS / f"quantize_{name}.json", {
+    write_json(RESULTS / f"quantize_{place(device)}.json", {
         "question": __doc__.splitlines()[0], "machine": machine(), "versions": versions(names),
         "rounds": options.rounds, "clock": options.clock, "block_size": 64, "codebook": "nf4",
         "rows": rows})
