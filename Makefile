@@ -78,8 +78,7 @@ tests: environment
 	python -m pytest -q tests --ignore tests/test_site.py --ignore tests/test_playground.py
 
 site-tests: environment browser
-	python -m pytest -q tests/test_site.py
-	python -m pytest -q tests/test_playground.py  # a process starts playwright once
+	python -m pytest -q tests/test_site.py tests/test_playground.py
 
 browser:
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \

@@ -1,5 +1,6 @@
-"""What several test files need: the command line as a real process, and small data."""
+"""What several test files need: the command line as a real process, small data, a browser."""
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,21 @@ def small_data(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("data") / "small.jsonl"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def browser():
+    "One Chromium for all tests: within a process playwright runs once at a time."
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as play:
+        names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+        found = next(filter(None, map(shutil.which, names)), play.chromium.executable_path)
+        if not Path(found).exists():
+            pytest.fail("no Chromium was found; install your system's chromium package, "
+                        "or run: playwright install chromium", pytrace=False)
+        running = play.chromium.launch(executable_path=found)
+        yield running
+        running.close()
 
 
 def write_rows(path: Path, rows: list) -> Path:

@@ -1,7 +1,6 @@
 """The playground in JupyterLab, in a browser: a question, two streams, the stop button."""
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,8 +15,6 @@ from qlora_nb.finetune import finetune
 from qlora_nb.micro import micro_folder
 from qlora_nb.options import FinetuneOptions
 
-FLAGS = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
 CELL = """from qlora_nb.chat import Playground
 from qlora_nb.options import ChatOptions
 playground = Playground(ChatOptions(adapter="run", compare=True, top_p=1., max_new_tokens=400))
@@ -66,15 +63,8 @@ def lab(tmp_path_factory):
 
 
 @pytest.mark.timeout(400)
-def test_a_question_is_answered_and_stopped(lab, tmp_path):
-    sync = pytest.importorskip("playwright.sync_api", reason="the extra `docs` is not installed")
-    with sync.sync_playwright() as play:
-        names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
-        found = next(filter(None, map(shutil.which, names)), play.chromium.executable_path)
-        if not Path(found).exists():
-            pytest.skip("no Chromium was found")
-        browser = play.chromium.launch(executable_path=found, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1000, "height": 900})
+def test_a_question_is_answered_and_stopped(lab, browser, tmp_path):
+    with browser.new_page(viewport={"width": 1000, "height": 900}) as page:
         page.set_default_timeout(120_000)
         page.goto(lab)
         page.wait_for_selector(".jp-Notebook .cm-content")
@@ -101,4 +91,3 @@ def test_a_question_is_answered_and_stopped(lab, tmp_path):
         assert page.evaluate(copy) == stopped, "the answer went on"
         page.click("button:has-text('new conversation')")
         page.wait_for_function(f"() => ({copy})() === ''")
-        browser.close()
