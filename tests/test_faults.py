@@ -1,0 +1,108 @@
+"""What a long run may meet: too little memory, no GPU, a full disk; nothing trained is lost."""
+import json
+import re
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from conftest import COMMAND, write_rows
+from test_cli import refused
+from test_memory import CONFIG
+
+limited = pytest.mark.skipif(not hasattr(psutil.Process, "rlimit"),
+                             reason="this system cannot limit the memory of a running process")
+# Without dropout: its random numbers depend on how a step is split.
+RECIPE = ["finetune", "--steps", "30", "--save-steps", "3", "--eval-steps", "0", "--held-out", "4",
+          "--max-new-tokens", "4", "--seed", "3", "--device", "cpu"]
+SPLIT = ["--batch-size", "48", "--accumulation", "1"]  # 116 rows: the third step is a short one
+
+
+def limit_memory(process, spare):
+    "From now on the process gets `spare` bytes of address space beyond what it holds at least."
+    sizes = [process.memory_info().vms]
+    for _ in range(30):
+        time.sleep(0.01)
+        sizes.append(process.memory_info().vms)
+    process.rlimit(psutil.RLIMIT_AS, (min(sizes) + spare, psutil.RLIM_INFINITY))
+
+
+def losses(folder):
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return torch.tensor([row["loss"] for row in record["history"] if "loss" in row])
+
+
+@limited
+def test_memory_that_runs_out_while_training(tmp_path, command, small_data):
+    recipe = [*RECIPE, "--data", str(small_data)]
+    whole = command(*recipe, *SPLIT, "--output", "whole")
+    assert whole.returncode == 0, whole.stderr
+
+    work = tmp_path / "short.partial"
+    process = psutil.Popen([*COMMAND, *recipe, *SPLIT, "--output", "short"], cwd=tmp_path,
+                           text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 300
+    while not (work / "checkpoint-3").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    limit_memory(process, spare=1_000_000)
+    _, errors = process.communicate(timeout=300)
+    process.stderr = errors
+    refused(process, "memory ran out", "checkpoint-", "is whole", "--resume",
+            "--batch-size 24 --accumulation 2")
+    saved = [path.name for path in work.glob("checkpoint-*")]
+    assert len(saved) == 1 and saved[0] in errors
+    assert not (tmp_path / "short").exists()
+
+    # Another step is refused; the same in other pieces goes on, and so does recomputing.
+    recipe += ["--output", "short", "--resume"]
+    refused(command(*recipe, "--batch-size", "24", "--accumulation", "1"), "48 x 1", "24 x 1")
+    advised = re.search(r"--batch-size \d+ --accumulation \d+", errors)[0].split()
+    done = command(*recipe, *advised, "--gradient-checkpointing")
+    assert done.returncode == 0, done.stderr
+    assert f"continuing at {saved[0]}" in done.stderr
+    assert "finished already" in command(*recipe, *SPLIT).stderr
+    # Sums of float32 in another order, whose last bits training magnifies: 1e-7 after nine steps.
+    torch.testing.assert_close(losses(tmp_path / "short"), losses(tmp_path / "whole"),
+                               rtol=1e-3, atol=1e-4)
+    ours, theirs = (load_file(tmp_path / name / "adapter_model.safetensors")
+                    for name in ("short", "whole"))
+    for name, weight in ours.items():
+        torch.testing.assert_close(weight, theirs[name], rtol=1e-2, atol=1e-3)
+
+
+SCRIPT = """
+import gc, resource, sys
+import psutil, torch
+from transformers import GPTNeoXForCausalLM
+from qlora_nb.finetune import finetune
+from qlora_nb.options import FinetuneOptions
+from qlora_nb.core import InputError
+
+torch.ones(600, 600) @ torch.ones(600, 600)
+spare = psutil.Process().memory_info().vms + 700_000_000
+resource.setrlimit(resource.RLIMIT_AS, (spare, resource.RLIM_INFINITY))
+try:
+    finetune(FinetuneOptions(data=sys.argv[1], output="run", batch_size=100, device="cpu", steps=4,
+                             held_out=4, max_new_tokens=4, eval_steps=0, sequence_length=512))
+except InputError as error:
+    print(error)
+    print("models held:", sum(isinstance(o, GPTNeoXForCausalLM) for o in gc.get_objects()))
+"""
+
+
+@limited
+def test_memory_that_runs_out_in_a_notebook_is_given_back(tmp_path):
+    "Before the first checkpoint; whoever holds the error does not hold the model."
+    rows = [{"instruction": f"{i}は？" * 30, "output": "長い話。" * 40} for i in range(120)]
+    data = write_rows(tmp_path / "long.jsonl", rows)
+    done = subprocess.run([sys.executable, "-c", SCRIPT, str(data)], cwd=tmp_path, text=True,
+                          capture_output=True, timeout=300)
+    said, held = done.stdout.splitlines()
+    assert "memory ran out" in said and "checkpoint" not in said
+    assert "go on with --resume --batch-size 50 --accumulation 2" in said
+    assert held == "models held: 0"
