@@ -106,3 +106,26 @@ def test_memory_that_runs_out_in_a_notebook_is_given_back(tmp_path):
     assert "memory ran out" in said and "checkpoint" not in said
     assert "go on with --resume --batch-size 50 --accumulation 2" in said
     assert held == "models held: 0"
+
+
+def test_a_model_too_large_for_the_processor(tmp_path, command, small_data, monkeypatch):
+    "Known from config.json alone: the file of weights is empty and never read."
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+    (folder / "model.safetensors").touch()
+    run = ["finetune", "--model", folder, "--data", small_data, "--epochs", 100]
+    done = command(*run)
+    refused(done, "without a GPU", "days on this processor", "micro model", "--device cpu")
+    days, steps = (int(re.search(rf"([\d,]+) {word}", done.stderr)[1].replace(",", ""))
+                   for word in ("days", "steps"))
+    assert steps == 750 and days > 1  # 120 rows, 16 a step
+    assert not (tmp_path / "runs").exists()
+    insisted = command(*run, "--device", "cpu")  # and then it is the tokenizer that is missing
+    refused(insisted, "tokenizer")
+    few = command(*run, "--steps", 1, "--batch-size", 1, "--accumulation", 1,
+                  "--sequence-length", 64)
+    assert "GPU" not in few.stderr and "tokenizer" in few.stderr
+    mistyped = command("finetune", "--model", folder, "--data", "missing.jsonl")
+    refused(mistyped, "missing.jsonl")
