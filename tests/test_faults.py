@@ -11,8 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import COMMAND, write_rows
+from qlora_nb.models import fetch_model, load_base
+from qlora_nb.qlora import insert_lora, save_adapter
 from test_cli import refused
 from test_memory import CONFIG
+from test_resume import in_mount
 
 limited = pytest.mark.skipif(not hasattr(psutil.Process, "rlimit"),
                              reason="this system cannot limit the memory of a running process")
@@ -129,3 +132,65 @@ def test_a_model_too_large_for_the_processor(tmp_path, command, small_data, monk
     assert "GPU" not in few.stderr and "tokenizer" in few.stderr
     mistyped = command("finetune", "--model", folder, "--data", "missing.jsonl")
     refused(mistyped, "missing.jsonl")
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    "An adapter of the micro model that has learned nothing."
+    folder = tmp_path_factory.mktemp("adapter") / "new"
+    model = load_base(fetch_model("micro"), backend="reference")
+    save_adapter(insert_lora(model, rank=4, alpha=8), folder, "micro")
+    return folder
+
+
+def test_a_merged_model_that_the_disk_cannot_hold(tmp_path, adapter):
+    folder = tmp_path / "disk" / "merged"
+    done = in_mount(tmp_path, "size=1m", ["merge", "--adapter", adapter, "--output", folder])
+    refused(done, "could not save", "merged", "No space left", "run the command again")
+
+
+def test_a_conversation_that_the_disk_cannot_hold(tmp_path, adapter):
+    "The disk has one page of memory: room for one conversation."
+    lines = ["空は？", "/save disk/first.json", "/save disk/second.json", "海は？", "/save third.json"]
+    done = in_mount(tmp_path, "size=4k", ["--adapter", adapter, "--max-new-tokens", "4"],
+                    [*COMMAND, "chat"], input="\n".join(lines) + "\n")
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert "saved in disk/first.json" in done.stdout
+    wrong = [line for line in done.stderr.splitlines() if line.startswith("qlora-nb")]
+    assert len(wrong) == 1 and "disk/second.json" in wrong[0] and "No space left" in wrong[0]
+    talk = json.loads((tmp_path / "third.json").read_text(encoding="utf-8"))[0]["messages"]
+    assert [turn["content"] for turn in talk[::2]] == ["空は？", "海は？"]
+
+
+FULL = """
+import os, torch
+from pathlib import Path
+from transformers import AutoModelForCausalLM
+from qlora_nb.core import InputError
+from qlora_nb.finetune import saving
+from qlora_nb.models import fetch_model, load_base
+from qlora_nb.qlora import insert_lora, quantize_model, save_4bit, save_adapter
+
+model = load_base(fetch_model("micro"), backend="reference")
+def attempt(save, *arguments):
+    try: save(*arguments)
+    except InputError as error: print(error)
+    print(sorted(path.name for path in Path("disk").rglob("*")))
+
+attempt(save_4bit, model, "disk/four")
+insert_lora(model, rank=64, alpha=8)
+attempt(save_adapter, model, "disk/adapter")
+def checkpoint():
+    with saving("checkpoint-50"): save_adapter(model, "disk/adapter")
+attempt(checkpoint)
+"""
+
+
+def test_models_and_adapters_that_the_disk_cannot_hold(tmp_path):
+    done = in_mount(tmp_path, "size=1m", [], [sys.executable, "-c", FULL])
+    assert done.returncode == 0, done.stderr
+    four, left, adapter, kept, checkpoint, again = done.stdout.splitlines()
+    assert "could not save disk/four" in four and "No space left" in four and left == "[]"
+    assert "could not save disk/adapter" in adapter and "save it again" in adapter
+    assert kept == again == "['adapter']"  # a folder, and nothing half-written in it
+    assert "could not save checkpoint-50" in checkpoint and "--resume" in checkpoint

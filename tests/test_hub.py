@@ -121,7 +121,11 @@ def hub(tmp_path, monkeypatch):
     # The client writes 10 MiB at a time: a tensor that no model asks for makes the file larger.
     weights = load_file(served / WEIGHTS) | {"padding": torch.zeros(8 * 2**20)}
     save_file(weights, served / WEIGHTS, metadata={"format": "pt"})
-    hub = Hub({MODEL: served})
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    lines = (micro_folder() / "train.jsonl").read_text(encoding="utf-8").splitlines()[:120]
+    (rows / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    hub = Hub({MODEL: served}, {"someone/rows": rows})
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -181,3 +185,17 @@ def test_what_is_small_tells_whether_the_weights_are_wanted(hub, command, tmp_pa
     refused(command(*large, "--epochs", 100), "days on this processor")
     refused(command(*large[:3], "--data", "missing.jsonl", "--device", "cpu"), "missing.jsonl")
     assert "config.json" in hub.sent and WEIGHTS not in hub.sent
+
+
+def test_a_data_set_that_breaks_off_is_fetched_again_and_then_kept(hub, command, tmp_path):
+    run = [*RUN[:1], *RUN[3:], "--data", "someone/rows"]  # the micro model that ships
+    hub.cut(at=5_000)
+    refused(command(*run), "someone/rows", "connection", "run the same command again")
+    assert hub.sent["train.jsonl"] == [(0, 5_000)]
+    hub.mend()
+    done = command(*run)
+    assert done.returncode == 0 and "read 120 rows" in done.stderr, done.stderr
+    hub.server.shutdown()
+    hub.server.server_close()
+    again = command(*run, "--overwrite")  # nobody there, and nobody needed
+    assert again.returncode == 0, again.stderr
