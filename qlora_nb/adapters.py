@@ -23,9 +23,9 @@ from safetensors.torch import load_file
 from transformers import AutoConfig
 
 from .blockwise import from_bitsandbytes
-from .core import InputError, hub_folder, whole_folder, write_json
+from .core import InputError, hub_folder, saving, whole_folder, write_json
 from .data import FORMATS, PromptFormat, choose_format, prompt_ids
-from .finetune import ask, saving
+from .finetune import ask
 from .linear4bit import Linear4bit
 from .lora import LoRALinear
 from qlora_nb.models import (

@@ -341,17 +341,18 @@ READERS = {".json": _json_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows,
 # %% ../nbs/13_data.ipynb #ae545608
 def _reachable(name: str, revision: str | None) -> bool:
     "Whether the hub answers; asked once, where `load_dataset` would wait through five retries."
-    from httpx import TransportError
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         HfApi().dataset_info(name, revision=revision, timeout=20)
-    except (TransportError, OfflineModeIsEnabled):
-        return False
     except HFValidationError as error:
         raise InputError(f"data {name!r} is neither a file that exists "
                          "nor a name like owner/data on the hub") from error
+    except HfHubHTTPError:  # an answer, if not a good one
+        raise
+    except Exception:  # of the network, in the words of whatever library carries it
+        return False
     return True
 
 # %% ../nbs/13_data.ipynb #4afca018
@@ -372,7 +373,8 @@ def _hub_rows(
     except Exception as error:  # every builder has its own exceptions
         reason = str(error).split("\n")[0]
         raise InputError(f"data {name!r} is no local file and could not be loaded from the hub "
-                         f"({reason}): check the name, the split and the connection") from error
+                         f"({reason}); check the name, the split and the connection, and run "
+                         "the same command again") from error
     finally:
         config.HF_HUB_OFFLINE = before
 

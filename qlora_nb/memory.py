@@ -7,8 +7,8 @@ __all__ = ['MODELS', 'METHODS', 'MONOMIALS', 'LOSS_CHUNK', 'CONTEXT', 'GIB', 'GP
            'Shape', 'check_size', 'linear_layers', 'shape_of', 'read_shape', 'Recipe', 'polynomial', 'evaluate',
            'Widths', 'widths', 'adapted', 'weight_parts', 'trained_sizes', 'training_parts', 'paged_bytes',
            'layer_activations', 'not_in_first', 'kept_activations', 'end_activations', 'working_memory', 'Ledger',
-           'possible', 'coefficients', 'ledger', 'usable_bytes', 'fits', 'largest_batch', 'largest_sequence',
-           'calculator_data', 'Calculator']
+           'possible', 'coefficients', 'ledger', 'usable_bytes', 'fits', 'largest_batch', 'largest_sequence', 'milder',
+           'first_that_fits', 'as_options', 'advice', 'calculator_data', 'Calculator']
 
 # %% ../nbs/09_memory.ipynb #3600fc72
 import json
@@ -16,7 +16,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Iterator, Literal
 
 from .core import InputError, unknown_name
 
@@ -644,9 +644,11 @@ GPUS = {  # bytes that torch calls the total memory, rounded down: less than the
 }
 
 def usable_bytes(
-    gpu: str,  # a key of `GPUS`, in any case
+    gpu: str | int,  # a key of `GPUS`, in any case, or bytes
 ) -> int:
     "The memory of a GPU; raises `InputError` for one that is not in the table."
+    if isinstance(gpu, int):
+        return gpu
     found = {name.lower(): size for name, size in GPUS.items()}
     if gpu.lower() not in found:
         raise unknown_name("GPU", gpu.upper(), GPUS)
@@ -654,7 +656,7 @@ def usable_bytes(
 
 def fits(
     entry: Ledger,
-    gpu: str,  # a key of `GPUS`
+    gpu: str | int,  # a key of `GPUS`, or bytes
 ) -> bool:
     "Whether the whole ledger stays within a GPU's memory."
     return entry.total <= usable_bytes(gpu)
@@ -687,6 +689,75 @@ def _largest(shape, recipe: Recipe, gpu: str, name: str, high: int) -> int:
         else:
             high = middle - 1
     return low
+
+# %% ../nbs/09_memory.ipynb #0d76743c
+def milder(
+    shape: Shape,
+    recipe: Recipe,
+    step: int | None = None,  # sequences in an optimizer step; None: one batch
+) -> Iterator[Recipe]:
+    "The recipe, then others that need less, by what they cost: time, long rows, rank."
+    step = step or recipe.batch
+    splits = [n for n in range(recipe.batch, 0, -1) if n == recipe.batch or step % n == 0]
+    able = possible(shape, replace(recipe, checkpointing=True)).checkpointing
+    for recompute in sorted({recipe.checkpointing, able or recipe.checkpointing}):
+        yield from (replace(recipe, batch=n, checkpointing=recompute) for n in splits)
+    slow = replace(recipe, batch=1, checkpointing=able or recipe.checkpointing)
+    for length in range((recipe.sequence - 1) // 64 * 64, 0, -64):
+        yield replace(slow, sequence=length)
+    for start in (recipe, slow, replace(slow, sequence=min(64, recipe.sequence))):
+        for halvings in range(1, recipe.rank.bit_length()):
+            yield replace(start, rank=recipe.rank >> halvings)
+    if recipe.rank and recipe.quantization == "none":
+        yield from milder(shape, replace(recipe, quantization="nf4"), step)
+
+# %% ../nbs/09_memory.ipynb #3a388de8
+def first_that_fits(
+    shape: Shape,
+    recipe: Recipe,
+    bytes_: int,  # that are free
+    step: int | None = None,  # sequences in an optimizer step; None: one batch
+) -> Recipe | None:  # None: no change is enough
+    "The first of `milder` whose ledger stays within `bytes_`."
+    return next((other for other in milder(shape, recipe, step)
+                 if fits(ledger(shape, other), bytes_)), None)
+
+def as_options(
+    recipe: Recipe,
+    other: Recipe,  # what it shall become
+    step: int | None = None,  # sequences in an optimizer step; None: one batch
+) -> str:  # as in "--batch-size 2 --accumulation 8"
+    "What has to be given to `qlora-nb finetune` for another recipe of `milder`."
+    words, step = [], step or recipe.batch
+    if other.quantization != recipe.quantization:
+        words += [f"--quantization {other.quantization}"]
+    if other.batch != recipe.batch:
+        words += [f"--batch-size {other.batch} --accumulation {step // other.batch}"]
+    if other.checkpointing != recipe.checkpointing:
+        words += ["--gradient-checkpointing"]
+    if other.sequence != recipe.sequence:
+        words += [f"--sequence-length {other.sequence}"]
+    return " ".join(words + [f"--rank {other.rank}"] * (other.rank != recipe.rank))
+
+# %% ../nbs/09_memory.ipynb #e282e4c0
+def advice(
+    shape: Shape | str,
+    recipe: Recipe,
+    bytes_: int,  # that are free
+    step: int | None = None,  # sequences in an optimizer step; None: one batch
+) -> str | None:  # None: it fits
+    "What does not fit by how much, and which options make it fit."
+    shape = read_shape(shape) if isinstance(shape, str) else shape
+    needed = ledger(shape, recipe).total
+    if needed <= bytes_:
+        return None
+    said = f"it needs {needed / 1e9:.2f} GB and there are {bytes_ / 1e9:.2f} GB"
+    other = first_that_fits(shape, recipe, bytes_, step)
+    if other is None:
+        return (f"{said}, and no smaller batch, sequence or rank is enough; take a smaller model "
+                "or a GPU with more memory")
+    options, less = as_options(recipe, other, step), ledger(shape, other).total
+    return f"{said}; give {options}, which needs {less / 1e9:.2f} GB"
 
 # %% ../nbs/09_memory.ipynb #d2efe969
 NAMES = {"full": "full fine-tuning", "lora": "LoRA, 16-bit base", "lora8": "LoRA, 8-bit base",

@@ -25,6 +25,7 @@ from .qlora import load_4bit, quantize_model
 def fetch_model(
     name: str,  # micro, a local folder, or owner/name on the hub
     revision: str | None = None,  # branch, tag or commit on the hub
+    weights: bool = True,  # False: what is small comes first, to be looked at
 ) -> Path:  # a local folder with configuration, tokenizer and safetensors weights
     "The folder of a checkpoint; raises `InputError` where there is none that can be used."
     if name == "micro":
@@ -33,9 +34,11 @@ def fetch_model(
     if not folder.is_dir():
         if folder.exists() or name.startswith((".", "/", "~")):
             raise InputError(f"no model folder at {name!r}; give micro, a folder, or a hub name")
-        read_config(hub_folder(name, ["*.json"], revision), weights=False)
-        folder = hub_folder(name, ["*.json", "*.model", "*.txt", "*.safetensors"], revision)
-    read_config(folder)
+        small = ["*.json", "*.model", "*.txt"]
+        folder = hub_folder(name, small, revision)
+        read_config(folder, weights=False)
+        folder = hub_folder(name, [*small, "*.safetensors"], revision) if weights else folder
+    read_config(folder, weights)
     return folder
 
 # %% ../nbs/models.ipynb #84cc4feb

@@ -33,9 +33,9 @@ PRESETS = {
 }
 
 # %% ../nbs/options.ipynb #11db94fb
-def _option(default, help):
-    "A dataclass field whose help text the command line shows."
-    return field(default=default, metadata={"help": help})
+def _option(default, help, **more):
+    "A dataclass field whose help text, and what else it may say, the command line gets."
+    return field(default=default, metadata={"help": help, **more})
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Backend = Literal["bitsandbytes", "reference"]
@@ -93,7 +93,8 @@ class FinetuneOptions:
     beta2: Optional[float] = _option(None, "AdamW's second decay rate")
     max_grad_norm: Optional[float] = _option(None, "gradients above this norm are scaled down")
     gradient_checkpointing: Optional[bool] = _option(
-        None, "recompute activations in the backward pass (default: on CUDA only)")
+        None, "recompute activations in the backward pass (default: on CUDA only)", nargs="?",
+        const=True)
 
     save_steps: Optional[int] = _option(None, "steps between checkpoints")
     eval_steps: Optional[int] = _option(None, "steps between held-out losses (0: only at the ends)")
@@ -142,17 +143,23 @@ def _check_ranges(options) -> None:
         raise InputError(f"{flag} is {value}; it must be {bound}")
 
 # %% ../nbs/options.ipynb #25fa2797
-_FREE = {"output", "resume", "overwrite", "device", "save_steps"}
+_FREE = {"output", "resume", "overwrite", "device", "save_steps", "gradient_checkpointing"}
+_SPLIT = ("batch_size", "accumulation")
 
 def differences(
     old: dict,  # resolved options of the interrupted run, as `dataclasses.asdict` gives them
     new: FinetuneOptions,  # resolved options of this one
 ) -> list[str]:  # sentences, one per option that would change the adapter
     "What keeps `new` from continuing the run that `old` began."
-    return [
+    free, found = _FREE | set(_SPLIT), []
+    before, now = ([values.get(name) for name in _SPLIT] for values in (old, asdict(new)))
+    if None in before or math.prod(before) != math.prod(now):
+        sizes = (" x ".join(map(str, split)) for split in (before, now))
+        found = ["--batch-size x --accumulation was {} and is now {}".format(*sizes)]
+    return found + [
         f"--{name.replace('_', '-')} was {old.get(name)!r} and is now {value!r}"
         for name, value in asdict(new).items()
-        if name not in _FREE and old.get(name) != value
+        if name not in free and old.get(name) != value
     ]
 
 # %% ../nbs/options.ipynb #7747a2c6

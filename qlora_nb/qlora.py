@@ -19,7 +19,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from .blockwise import QuantizedTensor, join_tensors, read_tensors, save_tensors
-from .core import InputError, unknown_name, whole_file, whole_folder, write_json
+from qlora_nb.core import (
+    InputError, saving, unknown_name, whole_file, whole_folder, write_json,
+)
 from .linear4bit import Linear4bit
 from .lora import LoRALinear, check_fit
 
@@ -175,11 +177,11 @@ def save_adapter(
               "r": rank, "lora_alpha": first.scaling * rank, "use_rslora": False,
               "lora_dropout": getattr(first.lora_dropout, "p", 0.0), "bias": "none",
               "target_modules": sorted(layers), "inference_mode": True}
-    Path(folder).mkdir(parents=True, exist_ok=True)
     weights = {name: weight.cpu().contiguous() for name, weight in adapter_weights(model).items()}
-    with whole_file(Path(folder) / "adapter_model.safetensors") as temporary:
-        save_file(weights, temporary, metadata={"format": "pt"})
-    write_json(Path(folder) / "adapter_config.json", config)
+    with saving(folder, "save it again"):
+        with whole_file(Path(folder) / "adapter_model.safetensors") as temporary:
+            save_file(weights, temporary, metadata={"format": "pt"})
+        write_json(Path(folder) / "adapter_config.json", config)
 
 # %% ../nbs/08_qlora.ipynb #71375c97
 @torch.no_grad()
@@ -305,7 +307,7 @@ def save_4bit(
     state = _rename_head(model.state_dict(), *_head_names(model))
     if config.tie_word_embeddings:
         del state[_head_names(model)[1] + ".weight"]  # the embedding table, a second time
-    with whole_folder(folder) as fresh:
+    with saving(folder, "save it again"), whole_folder(folder) as fresh:
         save_tensors(Path(fresh) / "model.safetensors", state)
         config.save_pretrained(fresh)
         model.generation_config.save_pretrained(fresh)

@@ -65,15 +65,15 @@ def test_killed_and_resumed_is_uninterrupted(tmp_path, command, small_data, back
     assert adapter_digest(tmp_path / "killed") == reference
 
 
-def in_mount(tmp_path, options, arguments):
+def in_mount(tmp_path, options, arguments, command=COMMAND, **more):
     "Run the command with a small or read-only file system at ./disk, in namespaces of its own."
     if not shutil.which("unshare") or subprocess.run(
             ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", tmp_path]).returncode:
         pytest.skip("this system does not let a process mount a small disk of its own")
     (tmp_path / "disk").mkdir()
     script = f'mount -t tmpfs -o {options} tmpfs disk && exec "$@"'
-    return subprocess.run(["unshare", "-rm", "sh", "-c", script, "sh", *COMMAND, *arguments],
-                          cwd=tmp_path, text=True, capture_output=True, timeout=300)
+    return subprocess.run(["unshare", "-rm", "sh", "-c", script, "sh", *command, *arguments],
+                          cwd=tmp_path, text=True, capture_output=True, timeout=300, **more)
 
 
 @pytest.mark.parametrize("options, words", [("size=1m", "MB free"), ("ro", "cannot write")])
