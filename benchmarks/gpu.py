@@ -10,7 +10,6 @@ folder (7.2 GB). Without a GPU it exits with 2.
 """
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,6 @@ from pathlib import Path
 import torch
 
 from qlora_nb.memory import read_shape
-from qlora_nb.micro import micro_folder
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -38,20 +36,13 @@ STEPS = {
     "quantize": [PYTHON, "benchmarks/quantize.py", "--device", "cuda"],
     "linear": [PYTHON, "benchmarks/linear.py", "--device", "cuda"],
     "memory": [PYTHON, "benchmarks/memory_gpu.py"],
+    "t4": [PYTHON, "benchmarks/t4_gpu.py"],
+    "recipe": [PYTHON, "benchmarks/recipe.py"],
+    "recipe-t4": [PYTHON, "benchmarks/recipe.py", "--only", "ours", "--limit-gb", "15",
+                  "--compute-dtype", "float16"],
     "paged": [PYTHON, "benchmarks/paged_gpu.py"],
     "chapters": [PYTHON, "docs/execute.py", "--flags", "gpu", *flagged_chapters()],
 }
-
-
-def stand_in(folder: Path) -> None:
-    "A checkpoint with the files and the shape of rinna/japanese-gpt-neox-3.6b."
-    from memory_gpu import save_random  # needs bitsandbytes, which --list does not
-
-    save_random(read_shape("rinna/japanese-gpt-neox-3.6b"), str(folder), torch.device("cuda"))
-    torch.cuda.empty_cache()
-    for file in (micro_folder() / "model").iterdir():
-        if "tokenizer" in file.name or file.suffix == ".model":
-            shutil.copy(file, folder)
 
 
 def main() -> int:
@@ -73,7 +64,10 @@ def main() -> int:
     outcome = {}
     with tempfile.TemporaryDirectory() as model:
         if "chapters" in (wanted.steps or STEPS):
-            stand_in(Path(model))
+            from t4_gpu import stand_in  # needs bitsandbytes, which --list does not
+
+            stand_in(Path(model), read_shape("rinna/japanese-gpt-neox-3.6b"), torch.device("cuda"))
+            torch.cuda.empty_cache()
         environment = os.environ | {"QLORA_NB_MODEL": model, "QLORA_NB_DATA": "micro"}
         for name in wanted.steps or STEPS:
             print(f"\n== {name}", flush=True)

@@ -1,21 +1,23 @@
 """What does the recipe of this library gain over the plain one, and over 16-bit training?
 
-    python benchmarks/recipe.py [--rounds 5] [--batch 4] [--compute-dtype float16] [--limit-gb 15]
+    python benchmarks/recipe.py [--rounds 10] [--batch 4] [--compute-dtype float16] [--limit-gb 15]
     python benchmarks/recipe.py --quick     two small batches; nothing is written
 
 Plain is what the documentation of transformers, peft and bitsandbytes shows: a model in NF4 with
 double quantization, `prepare_model_for_kbit_training`, LoRA on all linear layers, padded batches
 and the loss that the model itself computes. Ours is the same with packed batches, logits of graded
 tokens alone and 16 bits wherever they are enough. Beside them 16-bit LoRA and full fine-tuning, as
-plain. All take steps on the same examples in turns, through accelerate as the Trainer does it, so
-their losses can be compared; then each one's largest batch is sought by doubling, on a GPU.
+plain. All take steps on the same examples in turns, through accelerate as the Trainer does it, and
+without dropout, so that their losses can be compared; then each one's largest batch is sought by
+doubling, on a GPU.
 
 Without a GPU the model is the micro model, in float32, on its own data: in random batches
-("micro"), and in batches of equal length ("sorted"), where packing has nothing to gain. On a GPU it is rinna 3.6b's
-true shape with random weights; its rows have lengths drawn from a log-normal distribution with a
-median of 120 tokens, cut at 512, graded from the middle on ("mixed"), or 512 tokens each ("full").
-Model-FLOP utilization divides `operations` without recomputation by the time and by the rate of one
-large product of matrices, measured here. Writes benchmarks/results/recipe_<cpu or gpu>.json.
+("micro"), and in batches of nearly equal length ("sorted"), where packing has little to gain. On a
+GPU it has rinna 3.6b's true shape and random weights; its rows have lengths drawn from a log-normal
+distribution with a median of 120 tokens, cut at 512, graded from the middle on ("mixed"), or 512
+tokens each ("full"). Model-FLOP utilization divides `operations`, without recomputation, by the
+time and by the rate of one large product of matrices, measured in the same run.
+Writes benchmarks/results/recipe_cpu.json, or recipe_<gpu>.json.
 """
 import argparse
 import gc
@@ -80,7 +82,7 @@ class Contestant:
         self.name, self.device, self.full = name, device, name == "full"
         self.shape = read_shape(str(folder))
         self.options = resolve(FinetuneOptions(
-            preset="standard", compute_dtype=str(dtype).removeprefix("torch.")))
+            preset="standard", compute_dtype=str(dtype).removeprefix("torch."), dropout=0.0))
         gc.collect()
         before = self._allocated()
         model, self.collate = self._make(folder, tokenizer, dtype)

@@ -367,11 +367,18 @@ def checkpoints(
 
 # %% ../nbs/15_finetune.ipynb #b2d1bc24
 class StepClock(TrainerCallback):
-    "Seconds spent in optimizer steps, not in evaluation or saving."
+    "Seconds spent in optimizer steps, not in evaluation or saving, and the peak of the memory."
 
     def __init__(self):
-        self.seconds, self.steps = 0.0, 0
+        self.seconds, self.steps, self.peak = 0.0, 0, None
         self.until_first = None  # seconds from the start of the process to the first step
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if args.device.type == "cuda":  # what loading and asking took is not the training's
+            torch.cuda.reset_peak_memory_stats(args.device)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.peak = peak_memory(args.device)
 
     def on_step_begin(self, args, state, control, **kwargs):
         if self.until_first is None:
@@ -865,7 +872,7 @@ def _metrics(trainer: Trainer, setup: Setup, before: dict, after: dict) -> dict:
         "steps_timed": clock.steps,
         "seconds_to_first_step": clock.until_first,
         "tokens_per_second": trainer.tokens / clock.seconds if clock.seconds else None,
-        "peak_memory": peak_memory(setup.device),
+        "peak_memory": clock.peak,
     }
 
 def _answers(data: TrainingData, before: dict, after: dict) -> list[dict]:
