@@ -139,7 +139,7 @@ def stay_narrow(
     model,  # prepared for training, with 4-bit layers, changed in place
     dtype: torch.dtype,  # of the arithmetic: torch.float16 or torch.bfloat16
 ):  # -> the same model
-    "Embeddings and head in 16 bits, norms that answer in 16 bits; the stream stays in float32."
+    "Embeddings, head and all between the norms in 16 bits; norms and stream stay in float32."
     table, head = model.get_input_embeddings(), model.get_output_embeddings()
     for end in (table, head):
         end.to(dtype)
@@ -148,6 +148,8 @@ def stay_narrow(
     for module in model.modules():
         if isinstance(module, nn.LayerNorm):
             module.register_forward_hook(lambda *call: call[-1].to(dtype))
+    body = model.base_model  # without the head; narrow and wide meet only under autocast
+    body.forward = torch.autocast(table.weight.device.type, dtype=dtype)(body.forward)
     return model
 
 # %% ../nbs/08_qlora.ipynb #681b23d9

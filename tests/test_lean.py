@@ -1,0 +1,75 @@
+"""Sixteen bits wherever they are enough, and no logits that nothing grades: is it the same training?"""
+import pytest
+import torch
+
+from qlora_nb.data import Collator
+from qlora_nb.finetune import add_lora, ask, load_data, mean_loss, set_up
+from qlora_nb.models import load_base
+from qlora_nb.micro import micro_folder
+from qlora_nb.options import FinetuneOptions, resolve
+from qlora_nb.qlora import prepare_model
+from qlora_nb.tokenizer import load_tokenizer
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no GPU"))]
+
+
+def options(backend: str, device: str, dtype: str) -> FinetuneOptions:
+    return resolve(FinetuneOptions(backend=backend, device=device, compute_dtype=dtype,
+                                   gradient_checkpointing=device == "cuda"))
+
+
+def wide(chosen: FinetuneOptions):
+    "The model as k-bit preparation leaves it, with its own loss."
+    folder = micro_folder() / "model"
+    base = load_base(folder, compute_dtype=getattr(torch, chosen.compute_dtype),
+                     device=chosen.device, backend=chosen.backend)
+    base = prepare_model(base, chosen.gradient_checkpointing)
+    return add_lora(base, chosen.rank, chosen.alpha, backend=chosen.backend)
+
+
+def losses(model, collator, rows: list[dict], steps: int, dtype: torch.dtype) -> list[float]:
+    "Training losses over batches of 16 rows under autocast."
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
+    found = []
+    for step in range(steps):
+        batch = collator(rows[16 * step:16 * (step + 1)])
+        batch = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in batch.items()}
+        with torch.autocast(model.device.type, dtype=dtype):
+            loss = model.train()(**batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        found.append(loss.item())
+    return found
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("backend", ["bitsandbytes", "reference"])
+def test_the_lean_recipe_learns_what_the_wide_one_learns(backend, device):
+    chosen = options(backend, device, "bfloat16")
+    setup, tokenizer = set_up(chosen), load_tokenizer(micro_folder() / "model")
+    rows = load_data(chosen, tokenizer, 512).train
+    lean = losses(setup.model, setup.data.collator, rows, 20, torch.bfloat16)
+    plain = losses(wide(chosen), Collator(tokenizer), rows, 20, torch.bfloat16)
+    assert lean[0] == pytest.approx(plain[0], rel=2**-8)  # the first step sees rounding alone
+    assert lean == pytest.approx(plain, rel=0.05) and lean[-1] < 0.6 * lean[0]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("backend", ["bitsandbytes", "reference"])
+def test_what_is_lean_still_answers_and_is_examined_in_float32(backend, device):
+    chosen = options(backend, device, "bfloat16")
+    setup = set_up(chosen)
+    exam = setup.data.exams["held-out"]
+    assert all(isinstance(answer, str) for answer in
+               ask(setup.model, setup.tokenizer, exam.prompts[:4], max_new_tokens=8))
+    trained = [p for p in setup.model.parameters() if p.requires_grad]
+    assert {p.dtype for p in trained} == {torch.float32}
+    ends = {setup.model.get_input_embeddings().weight.dtype,
+            setup.model.get_output_embeddings().weight.dtype}
+    assert ends == {torch.bfloat16}
+    exact = set_up(options(backend, device, "float32"))
+    loss, reference = (mean_loss(s.model, exam.examples[:64], s.data.collator)
+                       for s in (setup, exact))
+    assert loss == pytest.approx(reference, rel=0.01)
