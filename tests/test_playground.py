@@ -17,9 +17,11 @@ from qlora_nb.options import FinetuneOptions
 
 CELL = """from qlora_nb.chat import Playground
 from qlora_nb.options import ChatOptions
-playground = Playground(ChatOptions(adapter="run", compare=True, top_p=1., max_new_tokens=400))
-playground.widgets["temperature"].max = 50  # all tokens are alike, an answer would go on for long
-playground.widgets["temperature"].value = 50
+playground = Playground(ChatOptions(
+    adapter="run", compare=True, top_p=.7, seed=1, max_new_tokens=400))
+# Drawn like this, both answers go on to the last token, and none is a byte without its character.
+playground.widgets["temperature"].max = 5
+playground.widgets["temperature"].value = 5
 playground
 """
 
