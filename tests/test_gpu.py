@@ -6,8 +6,11 @@ import torch
 
 from qlora_nb.bits import same_bits
 from qlora_nb.blockwise import from_bitsandbytes, quantize
+from qlora_nb.core import InputError
 from qlora_nb.double_quant import double_quantize
+from qlora_nb.finetune import finetune, free_bytes
 from qlora_nb.linear4bit import Linear4bit
+from qlora_nb.options import FinetuneOptions
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU here")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -70,3 +73,24 @@ def test_both_backends_train_on_the_gpu(tmp_path, command, small_data, dtype):
     # 16-bit arithmetic in other kernels: the first losses agree to their digits, later ones drift.
     torch.testing.assert_close(losses["reference"][:3], losses["bitsandbytes"][:3],
                                rtol=0.02, atol=0.02)
+
+
+def test_what_is_free_is_counted_and_too_little_is_refused(tmp_path, small_data):
+    device = torch.device("cuda")
+    before = free_bytes(device)
+    held = torch.empty(2**30, dtype=torch.uint8, device=device)
+    # Other processes may take or give back a little meanwhile.
+    assert abs(before - free_bytes(device) - 2**30) < 2**27
+    del held  # torch keeps it, and it is free for whatever torch makes next
+    assert abs(before - free_bytes(device)) < 2**27
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(device).total_memory
+    options = FinetuneOptions(data=str(small_data), output=str(tmp_path / "run"), device="cuda",
+                              batch_size=32, held_out=4, steps=2, gradient_checkpointing=False)
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_allocated() + 4e7) / total)
+    try:
+        with pytest.raises(InputError, match="does not fit.*--batch-size 16 --accumulation 2"):
+            finetune(options)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert not list(tmp_path.iterdir())

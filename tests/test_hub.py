@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from qlora_nb.micro import micro_folder
 from test_cli import refused
 from test_memory import CONFIG
+from test_resume import in_mount
 
 MODEL, WEIGHTS = "someone/micro", "model.safetensors"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -51,12 +52,17 @@ class Hub:
         found = re.fullmatch(rf"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree)/[^/]+(/.*)?)?", path)
         if found:
             return self.describe(request, *found.groups())
-        found = re.fullmatch(r"/(?:(datasets)/)?([^/]+/[^/]+)/resolve/[^/]+/(.+)", path)
+        found = re.fullmatch(r"/(?:(datasets)/|cdn/)?([^/]+/[^/]+)/(?:resolve/[^/]+/)?(.+)", path)
         folder = found and self.folders[found[1] or "models"].get(found[2])
         if not folder or not (folder / found[3]).is_file():
             return self.reply(request, 404, b"", {"X-Error-Code": "EntryNotFound" if folder
                                                   else "RepoNotFound", "X-Repo-Commit": COMMIT})
-        self.send(request, folder / found[3], body)
+        file = folder / found[3]
+        if file.suffix == ".safetensors" and not path.startswith("/cdn/"):  # large files live elsewhere
+            return self.reply(request, 302, b"", {
+                "Location": f"{self.url}/cdn/{found[2]}/{found[3]}", "X-Repo-Commit": COMMIT,
+                "X-Linked-Size": str(file.stat().st_size), "X-Linked-ETag": f'"{self.etag(file)}"'})
+        self.send(request, file, body)
 
     def describe(self, request, kind, name, what, below):
         folder = self.folders[kind].get(name)
@@ -68,6 +74,10 @@ class Hub:
         if what == "tree":
             about = [{"type": "file", "path": name, "size": file.stat().st_size,
                       "oid": self.etag(file)[:40]} for name, file in zip(names, files)]
+            for entry, file in zip(about, files):
+                if file.suffix == ".safetensors":
+                    entry["lfs"] = {"oid": self.etag(file), "size": entry["size"],
+                                    "pointerSize": 134}
         self.reply(request, 200, json.dumps(about).encode(), {"Content-Type": "application/json"})
 
     @staticmethod
@@ -199,3 +209,9 @@ def test_a_data_set_that_breaks_off_is_fetched_again_and_then_kept(hub, command,
     hub.server.server_close()
     again = command(*run, "--overwrite")  # nobody there, and nobody needed
     assert again.returncode == 0, again.stderr
+
+
+def test_a_download_that_the_disk_cannot_hold(hub, tmp_path, small_data, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "disk"))
+    done = in_mount(tmp_path, "size=30m", [*RUN, "--data", small_data])
+    refused(done, "full", WEIGHTS, "HF_HOME", "run the command again")
