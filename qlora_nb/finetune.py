@@ -633,6 +633,8 @@ def let_go(
     "Empty the frames that an exception and its causes remember."
     while error is not None:
         traceback.clear_frames(error.__traceback__)
+        if lacks_memory(error):  # a wrapped method would keep the model alive in an empty frame
+            error.__traceback__ = None
         error = error.__cause__ or error.__context__
     gc.collect()
 
