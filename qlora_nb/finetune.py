@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['DAY', 'log', 'held_bytes', 'linear_names', 'add_lora', 'parameter_counts', 'ask', 'mean_loss', 'Exam', 'make_exam',
-           'evaluate', 'TrainingData', 'pick_sequence_length', 'read_conversations', 'load_data', 'WholeTrainer',
-           'checkpoints', 'StepClock', 'LossBar', 'training_arguments', 'make_trainer', 'RunFolder', 'free_name',
-           'last_interrupted', 'find_run', 'claim', 'recipe_of', 'recomputes', 'free_bytes', 'known_shape',
+           'evaluate', 'TrainingData', 'pick_sequence_length', 'read_conversations', 'load_data', 'peak_memory',
+           'WholeTrainer', 'checkpoints', 'StepClock', 'LossBar', 'training_arguments', 'make_trainer', 'RunFolder',
+           'free_name', 'last_interrupted', 'find_run', 'claim', 'recipe_of', 'recomputes', 'free_bytes', 'known_shape',
            'check_memory', 'operations', 'matmul_rate', 'check_time', 'enough_memory', 'let_go', 'prepare_training',
-           'peak_memory', 'Setup', 'set_up', 'finetune', 'train', 'loss_curve']
+           'Setup', 'set_up', 'finetune', 'train', 'loss_curve']
 
 # %% ../nbs/15_finetune.ipynb #f66c922e
 import gc
@@ -271,6 +271,22 @@ def load_data(
     train = encode_all(talks, tokenizer, form, length, options.train_on_prompt, report)
     exams = {name: make_exam(rows, tokenizer, form, length) for name, rows in held_out.items()}
     return TrainingData(form, pack(train, length) if options.packing else train, exams, report)
+
+# %% ../nbs/15_finetune.ipynb #1dc1a22e
+def peak_memory(
+    device: torch.device,
+) -> int | None:  # bytes; None where the system does not tell
+    "The most memory that was allocated on a GPU, or resident in this process on a CPU."
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux's getrusage would count the process that started this one, too
+        line = next(line for line in status.read_text().splitlines() if "VmHWM" in line)
+        return 1024 * int(line.split()[1])
+    if resource is None:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 # %% ../nbs/15_finetune.ipynb #aec0785b
 class WholeTrainer(Trainer):
@@ -657,22 +673,6 @@ def prepare_training(
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return add_lora(model, options.rank, options.alpha, options.dropout, options.target_modules,
                     options.seed, options.backend)
-
-# %% ../nbs/15_finetune.ipynb #1dc1a22e
-def peak_memory(
-    device: torch.device,
-) -> int | None:  # bytes; None where the system does not tell
-    "The most memory that was allocated on a GPU, or resident in this process on a CPU."
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux's getrusage would count the process that started this one, too
-        line = next(line for line in status.read_text().splitlines() if "VmHWM" in line)
-        return 1024 * int(line.split()[1])
-    if resource is None:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 # %% ../nbs/15_finetune.ipynb #eb2921b2
 @dataclass
