@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['DAY', 'log', 'held_bytes', 'linear_names', 'add_lora', 'parameter_counts', 'ask', 'mean_loss', 'Exam', 'make_exam',
            'evaluate', 'TrainingData', 'pick_sequence_length', 'read_conversations', 'load_data', 'graded_loss',
-           'spare_logits', 'WholeTrainer', 'checkpoints', 'StepClock', 'LossBar', 'training_arguments', 'make_trainer',
-           'RunFolder', 'free_name', 'last_interrupted', 'find_run', 'claim', 'recipe_of', 'recomputes', 'free_bytes',
-           'known_shape', 'check_memory', 'operations', 'matmul_rate', 'check_time', 'enough_memory', 'let_go',
-           'prepare_training', 'peak_memory', 'Setup', 'set_up', 'finetune', 'train', 'loss_curve']
+           'spare_logits', 'peak_memory', 'WholeTrainer', 'checkpoints', 'StepClock', 'LossBar', 'training_arguments',
+           'make_trainer', 'RunFolder', 'free_name', 'last_interrupted', 'find_run', 'claim', 'recipe_of', 'recomputes',
+           'free_bytes', 'known_shape', 'check_memory', 'operations', 'matmul_rate', 'check_time', 'enough_memory',
+           'let_go', 'prepare_training', 'Setup', 'set_up', 'finetune', 'train', 'loss_curve']
 
 # %% ../nbs/15_finetune.ipynb #f66c922e
 import gc
@@ -317,6 +317,22 @@ def spare_logits(
 
     causal.forward = forward
     return model
+
+# %% ../nbs/15_finetune.ipynb #1dc1a22e
+def peak_memory(
+    device: torch.device,
+) -> int | None:  # bytes; None where the system does not tell
+    "The most memory that was allocated on a GPU, or resident in this process on a CPU."
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux's getrusage would count the process that started this one, too
+        line = next(line for line in status.read_text().splitlines() if "VmHWM" in line)
+        return 1024 * int(line.split()[1])
+    if resource is None:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 # %% ../nbs/15_finetune.ipynb #aec0785b
 class WholeTrainer(Trainer):
@@ -686,6 +702,8 @@ def let_go(
     "Empty the frames that an exception and its causes remember."
     while error is not None:
         traceback.clear_frames(error.__traceback__)
+        if lacks_memory(error):  # a wrapped method would keep the model alive in an empty frame
+            error.__traceback__ = None
         error = error.__cause__ or error.__context__
     gc.collect()
 
@@ -711,22 +729,6 @@ def prepare_training(
         stay_narrow(model, dtype)
     return add_lora(model, options.rank, options.alpha, options.dropout, options.target_modules,
                     options.seed, options.backend)
-
-# %% ../nbs/15_finetune.ipynb #1dc1a22e
-def peak_memory(
-    device: torch.device,
-) -> int | None:  # bytes; None where the system does not tell
-    "The most memory that was allocated on a GPU, or resident in this process on a CPU."
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux's getrusage would count the process that started this one, too
-        line = next(line for line in status.read_text().splitlines() if "VmHWM" in line)
-        return 1024 * int(line.split()[1])
-    if resource is None:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 # %% ../nbs/15_finetune.ipynb #eb2921b2
 @dataclass
