@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'InputError', 'unknown_name', 'whole_file', 'whole_folder', 'replace_folder', 'write_json', 'lacks_memory',
-           'saving', 'versions', 'machine', 'stored_result', 'fetch_large', 'hub_folder']
+           'saving', 'versions', 'machine', 'stored_result', 'hub_folder']
 
 # %% ../nbs/core.ipynb #a2a77f05
 import difflib
@@ -15,20 +15,14 @@ import platform
 import shutil
 import tempfile
 from contextlib import contextmanager, suppress
-from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from filelock import FileLock
-from huggingface_hub import (
-    HfApi, constants, get_hf_file_metadata, hf_hub_url, snapshot_download,
-)
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.file_download import http_get, repo_folder_name
-from huggingface_hub.utils import build_hf_headers
 from safetensors import SafetensorError
 
 # %% ../nbs/core.ipynb #62aaf190
@@ -189,41 +183,6 @@ def stored_result(
     raise InputError(f"there is no stored result {name!r}; run the script in benchmarks/ that "
                      "measures it")
 
-# %% ../nbs/core.ipynb #62acb129
-def fetch_large(
-    name: str,  # owner/name on the Hugging Face hub
-    file: str,  # in that repository
-    revision: str | None = None,
-) -> None:
-    "Bring a file into the hub's cache, from where an earlier attempt broke off."
-    url = hf_hub_url(name, file, revision=revision)
-    about = get_hf_file_metadata(url)
-    cache, folder = Path(constants.HF_HUB_CACHE), repo_folder_name(repo_id=name, repo_type="model")
-    blob = cache / folder / "blobs" / about.etag
-    lock = cache / ".locks" / folder / f"{about.etag}.lock"  # the client's own
-    for place in (blob, lock):
-        place.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
-        if blob.exists():
-            return
-        part = blob.with_name(f"{blob.name}.incomplete")
-        try:
-            with open(part, "ab") as out:
-                http_get(url, out, resume_size=out.tell(), headers=build_hf_headers(),
-                         expected_size=about.size, displayed_filename=file)
-        except Exception as error:  # each release of the client has other ones
-            raise _broken_off(f"{file} of {name!r}", part, about.size, error) from error
-        os.replace(part, blob)
-
-def _broken_off(what: str, part: Path, size: int, error: Exception) -> InputError:
-    "What to say of a download that did not reach its end."
-    share = f"at {part.stat().st_size / 1e6:,.1f} of {size / 1e6:,.1f} MB"
-    if getattr(error, "errno", None) == errno.ENOSPC:
-        return InputError(f"the disk with {part.parent} was full {share} of {what}; make room, or "
-                          "let HF_HOME name a folder on another disk, and run the command again")
-    return InputError(f"the download of {what} broke off {share}; what has arrived is kept: check "
-                      "the network and run the same command again")
-
 # %% ../nbs/core.ipynb #2f8ca127
 def hub_folder(
     name: str,  # owner/name on the Hugging Face hub
@@ -233,11 +192,7 @@ def hub_folder(
     "Fetch files of a model repository; raises `InputError` for an unknown name or no network."
     at = f"{name!r}" + (f" at revision {revision!r}" if revision else "")
     try:
-        for file in _large_files(name, patterns, revision):
-            fetch_large(name, file, revision)
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except InputError:
-        raise
     except HFValidationError:
         raise InputError(f"{at} is neither a folder nor a hub name; expected owner/name") from None
     except GatedRepoError:
@@ -253,17 +208,10 @@ def hub_folder(
         with suppress(Exception):
             return Path(snapshot_download(name, revision=revision, allow_patterns=patterns,
                                           local_files_only=True))
+        kept = "run the same command again: files that arrived whole are kept"
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise InputError(f"the disk with {constants.HF_HUB_CACHE} is full, and {at} does not fit; "
+                             f"make room, or let HF_HOME name another disk, and {kept}") from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{at} could not be fetched from the hub ({reason}); check the network and "
-                         "run the same command again: what has arrived is kept") from error
-
-def _large_files(name: str, patterns: list[str], revision: str | None) -> list[str]:
-    "The weights among the wanted files; none where the hub cannot be asked."
-    if not any("safetensors" in pattern for pattern in patterns):
-        return []
-    try:
-        files = HfApi().model_info(name, revision=revision).siblings or []
-    except Exception:  # the client says why, or finds everything in its cache
-        return []
-    return [file.rfilename for file in files if file.rfilename.endswith(".safetensors")
-            and any(fnmatch(file.rfilename, pattern) for pattern in patterns)]
+        raise InputError(f"the download of {at} broke off ({reason}); check the network and {kept}"
+                         ) from error
