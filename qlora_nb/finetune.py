@@ -338,10 +338,8 @@ def peak_memory(
 class WholeTrainer(Trainer):
     "A `Trainer` whose checkpoint folders appear whole or not at all; only the newest is kept."
 
-    tokens = 0  # trained on by this process, padding left out
-
     def training_step(self, model, inputs, num_items_in_batch=None):
-        self.tokens += count_tokens(inputs)
+        self.clock.tokens += count_tokens(inputs)  # `make_trainer` sets the clock
         return super().training_step(model, inputs, num_items_in_batch)
 
     def _get_output_dir(self, trial):
@@ -383,10 +381,11 @@ def checkpoints(
 
 # %% ../nbs/15_finetune.ipynb #b2d1bc24
 class StepClock(TrainerCallback):
-    "Seconds spent in optimizer steps, not in evaluation or saving, and the peak of the memory."
+    "Seconds spent in optimizer steps, not in evaluation or saving, tokens, and the memory's peak."
 
     def __init__(self):
-        self.seconds, self.steps, self.peak = 0.0, 0, None
+        self.seconds, self.steps, self.tokens = 0.0, 0, 0  # of this process, without padding
+        self.peak = None  # bytes, when the training has ended
         self.until_first = None  # seconds from the start of the process to the first step
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -406,12 +405,21 @@ class StepClock(TrainerCallback):
         self.steps += 1
 
 class LossBar(ProgressCallback):
-    "transformers' progress bar, with the loss beside it in the place of printed lines."
+    "transformers' progress bar, with loss, speed and memory beside it, not in printed lines."
+
+    def __init__(self, clock: StepClock):
+        super().__init__()
+        self.clock = clock
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         shown = {key: f"{logs[key]:.3f}" for key in ("loss", "eval_loss") if key in (logs or {})}
-        if shown and self.training_bar is not None:
-            self.training_bar.set_postfix(shown)
+        if not shown or self.training_bar is None:
+            return
+        if self.clock.seconds:
+            shown["tokens/s"] = f"{self.clock.tokens / self.clock.seconds:,.0f}"
+        if args.device.type == "cuda":
+            shown["peak"] = f"{torch.cuda.max_memory_allocated(args.device) / 1e9:.1f} GB"
+        self.training_bar.set_postfix(shown)
 
 # %% ../nbs/15_finetune.ipynb #3d06c5b5
 def training_arguments(
@@ -445,11 +453,13 @@ def make_trainer(
     arguments: TrainingArguments,
 ) -> WholeTrainer:
     "A trainer with our collator and progress bar."
+    clock = StepClock()
     trainer = WholeTrainer(
         model=model, args=arguments, train_dataset=data.train,
         eval_dataset=next(iter(data.exams.values())).examples,
-        data_collator=data.collator, callbacks=[StepClock(), LossBar()],
+        data_collator=data.collator, callbacks=[clock, LossBar(clock)],
     )
+    trainer.clock = clock
     trainer.remove_callback(PrinterCallback)  # what a Trainer without a bar of its own would use
     return trainer
 
@@ -855,9 +865,9 @@ def _first_evaluation(run: RunFolder, setup: Setup, options: FinetuneOptions) ->
     return json.loads(path.read_text(encoding="utf-8"))
 
 # %% ../nbs/15_finetune.ipynb #ebd4d7f7
-def _metrics(trainer: Trainer, setup: Setup, before: dict, after: dict) -> dict:
+def _metrics(trainer: WholeTrainer, setup: Setup, before: dict, after: dict) -> dict:
     "The numbers of a run: what the table prints and a benchmark compares."
-    clock = next(c for c in trainer.callback_handler.callbacks if isinstance(c, StepClock))
+    clock = trainer.clock
     keys = ("loss", "exact_match")
     return {
         "exams": {
@@ -873,7 +883,7 @@ def _metrics(trainer: Trainer, setup: Setup, before: dict, after: dict) -> dict:
         "seconds": clock.seconds,  # of the steps made by this process
         "steps_timed": clock.steps,
         "seconds_to_first_step": clock.until_first,
-        "tokens_per_second": trainer.tokens / clock.seconds if clock.seconds else None,
+        "tokens_per_second": clock.tokens / clock.seconds if clock.seconds else None,
         "peak_memory": clock.peak,
     }
 
