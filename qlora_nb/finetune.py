@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import wraps
 from pathlib import Path
+from types import MethodType
 
 import psutil
 import torch
@@ -305,17 +306,17 @@ def spare_logits(
 ):  # -> the same model; what it answers without labels stays as it was
     "Given labels, the model answers with the `graded_loss` and makes no other logits."
     causal = model.get_base_model() if isinstance(model, PeftModel) else model
-    whole = causal.forward
+    whole = type(causal).forward
 
     @wraps(whole)
-    def forward(*args, labels=None, num_items_in_batch=None, **inputs):
+    def forward(self, *args, labels=None, num_items_in_batch=None, **inputs):
         if labels is None:
-            return whole(*args, **inputs)
-        hidden = causal.base_model(*args, **inputs)[0]
-        head = causal.get_output_embeddings()
+            return whole(self, *args, **inputs)
+        hidden = self.base_model(*args, **inputs)[0]
+        head = self.get_output_embeddings()
         return CausalLMOutput(loss=graded_loss(hidden, labels, head, num_items_in_batch))
 
-    causal.forward = forward
+    causal.forward = MethodType(forward, causal)  # bound: a copy of the model gets its own
     return model
 
 # %% ../nbs/15_finetune.ipynb #1dc1a22e

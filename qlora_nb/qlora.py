@@ -11,6 +11,7 @@ import copy
 import json
 import warnings
 from pathlib import Path
+from types import MethodType
 
 import torch
 from safetensors import SafetensorError
@@ -148,8 +149,9 @@ def stay_narrow(
     for module in model.modules():
         if isinstance(module, nn.LayerNorm):
             module.register_forward_hook(lambda *call: call[-1].to(dtype))
-    body = model.base_model  # without the head; narrow and wide meet only under autocast
-    body.forward = torch.autocast(table.weight.device.type, dtype=dtype)(body.forward)
+    body = model.base_model  # without the head
+    forward = torch.autocast(table.weight.device.type, dtype=dtype)(type(body).forward)
+    body.forward = MethodType(forward, body)  # only under autocast do narrow and wide meet
     return model
 
 # %% ../nbs/08_qlora.ipynb #681b23d9
