@@ -32,7 +32,8 @@ def flagged_chapters() -> list[str]:
 
 
 STEPS = {
-    "tests": [PYTHON, "-m", "pytest", "-q", "tests/test_gpu.py", "tests/test_paged_gpu.py"],
+    "tests": [PYTHON, "-m", "pytest", "-q", "tests/test_gpu.py", "tests/test_paged_gpu.py",
+              "tests/test_lean.py"],
     "quantize": [PYTHON, "benchmarks/quantize.py", "--device", "cuda"],
     "linear": [PYTHON, "benchmarks/linear.py", "--device", "cuda"],
     "memory": [PYTHON, "benchmarks/memory_gpu.py"],

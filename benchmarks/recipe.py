@@ -15,8 +15,9 @@ Without a GPU the model is the micro model, in float32, on its own data: in rand
 ("micro"), and in batches of nearly equal length ("sorted"), where packing has little to gain. On a
 GPU it has rinna 3.6b's true shape and random weights; its rows have lengths drawn from a log-normal
 distribution with a median of 120 tokens, cut at 512, graded from the middle on ("mixed"), or 512
-tokens each ("full"). Model-FLOP utilization divides `operations`, without recomputation, by the
-time and by the rate of one large product of matrices, measured in the same run.
+tokens each ("full"). Model-FLOP utilization divides `operations`, without recomputation and with
+the head for every token, by the time and by the rate of one large product of matrices, measured in
+the same run.
 Writes benchmarks/results/recipe_cpu.json, or recipe_<gpu>.json.
 """
 import argparse
@@ -41,9 +42,11 @@ from transformers.utils import logging as transformers_logging
 
 from common import place, seconds
 from memory_gpu import save_random
-from qlora_nb.core import machine, versions, write_json
-from qlora_nb.data import IGNORED, Collator, count_tokens
-from qlora_nb.finetune import load_data, operations, prepare_training, spare_logits
+from qlora_nb.core import lacks_memory, machine, versions, write_json
+from qlora_nb.data import IGNORED, Collator
+from qlora_nb.finetune import (
+    load_data, matmul_rate, operations, prepare_training, spare_logits,
+)
 from qlora_nb.memory import read_shape
 from qlora_nb.micro import micro_folder
 from qlora_nb.models import guard_cpu_layers, load_base, pick_device, quantization_config
@@ -102,6 +105,7 @@ class Contestant:
         four_bit = quantization_config("nf4", True, dtype) if self.name == "plain" else None
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, device_map={"": device}, quantization_config=four_bit)
+        model.config.use_cache = False  # as the Trainer has it
         recompute = device.type == "cuda"
         if four_bit:
             model = prepare_model_for_kbit_training(model, recompute)
@@ -128,7 +132,9 @@ class Contestant:
         loss = self.model(**batch).loss
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.trained, self.options.max_grad_norm)
+        before = self._allocated()
         self.optimizer.step()
+        self.rest += self._allocated() - before  # its states, which the first step makes
         self.optimizer.zero_grad()
         return loss.item()
 
@@ -140,14 +146,6 @@ class Contestant:
         taken = seconds(lambda: losses.append(self.step(rows)), self.device, "wall")
         peak = torch.cuda.max_memory_allocated() - held if self.device.type == "cuda" else None
         return {"seconds": taken, "loss": losses[0], "peak": peak}
-
-
-def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    "Floating-point operations a second of one large product of matrices."
-    size = 8192 if device.type == "cuda" else 1024
-    a = torch.randn(size, size, device=device, dtype=dtype)
-    b = torch.randn(size, size, device=device, dtype=dtype)
-    return 2 * size**3 / min(seconds(lambda: a @ b, device, "wall") for _ in range(5))
 
 
 def tokens_of(rows: list[dict]) -> int:
@@ -185,20 +183,19 @@ def summary(contestants: list[Contestant], found: dict, bound: float) -> dict:
 
 
 def largest(contestant: Contestant, rows: list[dict]) -> dict:
-    "The largest power of two of rows that fits in memory, and its speed."
+    "The largest power of two of rows that fits in memory when nothing else is there, its speed."
     best, batch = {}, 1
-    while batch <= len(rows) // 2:
+    while 4 * batch <= len(rows):
+        parts = [rows[i:i + batch] for i in range(0, 4 * batch, batch)]
         try:
-            contestant.step(rows[:batch])
-            run = contestant.timed(rows[batch:2 * batch])
-        except torch.OutOfMemoryError:
+            runs = [contestant.timed(part) | {"tokens": tokens_of(part)} for part in parts]
+        except Exception as error:  # cuBLAS has words of its own
+            if not lacks_memory(error):
+                raise
             break
-        speed = tokens_of(rows[batch:2 * batch]) / run["seconds"]
-        best = {"batch": batch, "tokens_per_second": speed, "peak": run["peak"]}
+        speed = statistics.median(run["tokens"] / run["seconds"] for run in runs[1:])
+        best = {"batch": batch, "tokens_per_second": speed, "peak": max(r["peak"] for r in runs)}
         batch *= 2
-    contestant.optimizer.zero_grad()
-    gc.collect()
-    torch.cuda.empty_cache()
     return best
 
 
@@ -229,7 +226,7 @@ def main() -> int:
     dtype = getattr(torch, wanted.compute_dtype) if cuda else torch.float32
     if cuda and wanted.limit_gb:
         total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(wanted.limit_gb * 1e9 / total)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, wanted.limit_gb * 1e9 / total))
     tokenizer = load_tokenizer(micro_folder() / "model")
     batch, rounds = wanted.batch or (4 if cuda else 32), 1 if wanted.quick else wanted.rounds
     with tempfile.TemporaryDirectory() as folder:
@@ -245,15 +242,20 @@ def main() -> int:
         if dtype is torch.float16:  # a loss scaler refuses weights in half precision
             names = [name for name in names if name != "full"]
         contestants = [Contestant(name, folder, tokenizer, device, dtype) for name in names]
-        bound, results = matmul_rate(device, dtype), {}
+        bound, results = matmul_rate(device, dtype, 8192 if cuda else 1024), {}
         for kind, rows in kinds.items():
             size = min(batch, len(rows) // (rounds + 1))
             table = summary(contestants, race(contestants, rows, size, rounds), bound)
-            if cuda:
-                for contestant in contestants:
-                    table[contestant.name]["largest"] = largest(contestant, rows)
             print(f"{kind}, {size} rows a step\n{shown(table)}", flush=True)
             results[kind] = {"batch": size, "contestants": table}
+        del contestants
+        for name in names if cuda else []:
+            for kind, rows in kinds.items():
+                gc.collect()
+                torch.cuda.empty_cache()
+                alone = largest(Contestant(name, folder, tokenizer, device, dtype), rows)
+                results[kind]["contestants"][name]["largest"] = alone
+                print(f"{kind}, {name}: {alone}", flush=True)
     if not wanted.quick:
         limited = f"_{wanted.limit_gb:g}GB_{wanted.compute_dtype}" if wanted.limit_gb else ""
         write_json(RESULTS / f"recipe_{place(device)}{limited}.json", {

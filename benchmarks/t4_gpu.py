@@ -90,7 +90,7 @@ def main() -> int:
         write_rows(rows, tokenizer, 40 if wanted.dry else 600, longest)
         options = resolve(FinetuneOptions(
             model=str(folder), data=str(rows), output=f"{place}/run", preset="standard",
-            sequence_length=longest, steps=2 if wanted.dry else wanted.steps, held_out=8,
+            device=device.type, sequence_length=longest, steps=2 if wanted.dry else wanted.steps, held_out=8,
             compute_dtype="float32" if wanted.dry else "float16", max_new_tokens=8))
         dtype = getattr(torch, options.compute_dtype)
         recipe = recipe_of(options, load_data(options, tokenizer, longest).train, device, dtype)

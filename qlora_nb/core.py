@@ -210,8 +210,9 @@ def hub_folder(
                                           local_files_only=True))
         kept = "run the same command again: files that arrived whole are kept"
         if getattr(error, "errno", None) == errno.ENOSPC:
-            raise InputError(f"the disk with {constants.HF_HUB_CACHE} is full, and {at} does not fit; "
-                             f"make room, or let HF_HOME name another disk, and {kept}") from error
+            raise InputError(f"the disk with {constants.HF_HUB_CACHE} is full, and {at} does not "
+                             "fit; make room, or let HF_HOME name another disk, and "
+                             f"{kept}") from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"the download of {at} broke off ({reason}); check the network and {kept}"
                          ) from error

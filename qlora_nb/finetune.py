@@ -402,6 +402,8 @@ class StepClock(TrainerCallback):
         self._started = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs):
+        if args.device.type == "cuda":
+            torch.cuda.synchronize(args.device)
         self.seconds += time.perf_counter() - self._started
         self.steps += 1
 
@@ -444,7 +446,9 @@ def training_arguments(
         save_steps=options.save_steps, logging_steps=1,
         eval_strategy="steps" if options.eval_steps else "no",
         eval_steps=options.eval_steps or None,
-        prediction_loss_only=True, remove_unused_columns=False, dataloader_pin_memory=device.type == "cuda", report_to=[],
+        logging_nan_inf_filter=False,  # or a loss that is NaN would be written down as 0
+        prediction_loss_only=True, remove_unused_columns=False, report_to=[],
+        dataloader_pin_memory=device.type == "cuda",
         disable_tqdm=True,  # `LossBar` takes the place of transformers' own bar
     )
 
@@ -639,14 +643,22 @@ def operations(
     weights = shape.layers * layer + shape.vocab * shape.hidden
     return (6 if recompute else 4) * weights * tokens
 
-def matmul_rate() -> float:  # floating-point operations a second
-    "What this processor reaches in a product of two float32 matrices."
-    a, seconds = torch.ones(1024, 1024), []
+def matmul_rate(
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    size: int = 1024,  # of the two square matrices
+) -> float:  # floating-point operations a second
+    "What a processor reaches in a product of two matrices."
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    wait = torch.cuda.synchronize if a.is_cuda else lambda: None
+    seconds = []
     for _ in range(3):
+        wait()
         started = time.perf_counter()
         a @ a
+        wait()
         seconds.append(time.perf_counter() - started)
-    return 2 * 1024**3 / min(seconds)
+    return 2 * size**3 / min(seconds)
 
 # %% ../nbs/15_finetune.ipynb #4f685937
 DAY = 86_400  # seconds
@@ -670,8 +682,8 @@ def check_time(
     if work > DAY * rate:
         raise InputError(
             f"--model {options.model} is too large to train without a GPU: up to "
-            f"{work / rate / DAY:,.0f} days on this processor, for {steps:,} steps at {rate / 1e9:.0f} "
-            "billion operations a second; use an NVIDIA GPU, or the micro model, which takes about "
+            f"{work / rate / DAY:,.0f} days on this processor, for {steps:,} steps at "
+            f"{rate / 1e9:.0f} billion operations a second; use an NVIDIA GPU, or the micro model, which takes about "
             "a minute here, or insist with --device cpu")
 
 # %% ../nbs/15_finetune.ipynb #45cd1ca3
@@ -705,7 +717,7 @@ def _way_on(run: "RunFolder", options: FinetuneOptions, setup: "Setup | None") -
     if not words or "--sequence" in words or "--rank" in words or "--quant" in words:
         new = f", or begin a new run with --overwrite {words}" if words else ""
         return f"{kept} where more memory is free{new}"
-    return f"{kept} {words}, which makes the same steps with less memory"
+    return f"{kept} {words}, which takes the same rows in each step with less memory"
 
 def let_go(
     error: BaseException,
@@ -806,7 +818,8 @@ def finetune(
     try:
         return _run(run, options)
     except InputError as error:
-        let_go(error)
+        if lacks_memory(error.__cause__):
+            let_go(error)
         raise
 
 def _run(run: RunFolder, options: FinetuneOptions) -> dict:

@@ -536,7 +536,7 @@ def working_memory(
         loss = polynomial(one=12 * LOSS_CHUNK * shape.vocab, n=recipe.compute * shape.hidden)
         loss["1"] += 0 if recipe.rank else recipe.compute * shape.vocab * shape.hidden
     moments = {"loss": loss} | _layer_moments(shape, recipe)
-    if not recipe.rank and not recipe.lean:  # a second gradient of the head, before it is added to the first
+    if not recipe.rank and not recipe.lean:  # a second gradient of the head, not yet added
         c, v = recipe.compute, shape.vocab
         moments["head"] = polynomial(n=(c - 4) * v + c * shape.hidden, one=c * v * shape.hidden)
     if not recipe.accumulate:

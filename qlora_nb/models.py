@@ -67,6 +67,12 @@ def read_config(
         found = f"weights only as pickle ({pickles[0]})" if pickles else "no weights"
         raise InputError(f"{folder} has {found}; expected .safetensors files, "
                          "because a pickle can run code when it is loaded")
+    index = folder / "model.safetensors.index.json"
+    if weights and index.is_file():
+        parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        lost = sorted(part for part in {*parts} if not (folder / part).is_file())
+        if lost:
+            raise InputError(f"{folder} lacks {lost[0]}, which its index names; fetch it again")
     return AutoConfig.from_pretrained(folder)
 
 # %% ../nbs/models.ipynb #ffe0743f

@@ -9,7 +9,6 @@ __all__ = ['PREFIX', 'linear_layers', 'quantize_model', 'replace_layers', 'prepa
 # %% ../nbs/08_qlora.ipynb #c1901a6a
 import copy
 import json
-import warnings
 from pathlib import Path
 from types import MethodType
 

@@ -167,7 +167,7 @@ import os, torch
 from pathlib import Path
 from transformers import AutoModelForCausalLM
 from qlora_nb.core import InputError
-from qlora_nb.finetune import saving
+from qlora_nb.core import saving
 from qlora_nb.models import fetch_model, load_base
 from qlora_nb.qlora import insert_lora, quantize_model, save_4bit, save_adapter
 

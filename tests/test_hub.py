@@ -49,7 +49,8 @@ class Hub:
         path = unquote(urlsplit(request.path).path)
         if self.gone:
             return self.hang_up(request)
-        found = re.fullmatch(rf"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree)/[^/]+(/.*)?)?", path)
+        found = re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree)/[^/]+(/.*)?)?",
+                             path)
         if found:
             return self.describe(request, *found.groups())
         found = re.fullmatch(r"/(?:(datasets)/|cdn/)?([^/]+/[^/]+)/(?:resolve/[^/]+/)?(.+)", path)
