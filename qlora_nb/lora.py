@@ -58,7 +58,7 @@ class LowRankUpdate(nn.Module):
 
     def update(self, x: torch.Tensor) -> torch.Tensor:
         "What is added to the output, in the adapter's dtype; under autocast in that of autocast."
-        if not torch.is_autocast_enabled(x.device.type):  # which would cast it back
+        if not torch.is_autocast_enabled("cuda"):  # as peft: on a GPU autocast would undo it
             x = x.to(self.lora_A.weight.dtype)
         x = self.lora_A(self.lora_dropout(x))
         if math.frexp(self.scaling)[0] == 0.5:

@@ -10,8 +10,9 @@ from qlora_nb.options import FinetuneOptions, resolve
 from qlora_nb.qlora import prepare_model
 from qlora_nb.tokenizer import load_tokenizer
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="no GPU"))]
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU here")
+WHERE = [("cpu", "bfloat16"), pytest.param("cuda", "bfloat16", marks=GPU),
+         pytest.param("cuda", "float16", marks=GPU)]
 
 
 def options(backend: str, device: str, dtype: str) -> FinetuneOptions:
@@ -31,35 +32,36 @@ def wide(chosen: FinetuneOptions):
 def losses(model, collator, rows: list[dict], steps: int, dtype: torch.dtype) -> list[float]:
     "Training losses over batches of 16 rows under autocast."
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
-    found = []
+    scaler, found = torch.amp.GradScaler(model.device.type, enabled=dtype is torch.float16), []
     for step in range(steps):
         batch = collator(rows[16 * step:16 * (step + 1)])
         batch = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in batch.items()}
         with torch.autocast(model.device.type, dtype=dtype):
             loss = model.train()(**batch).loss
-        loss.backward()
-        optimizer.step()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
         optimizer.zero_grad()
         found.append(loss.item())
     return found
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device, dtype", WHERE)
 @pytest.mark.parametrize("backend", ["bitsandbytes", "reference"])
-def test_the_lean_recipe_learns_what_the_wide_one_learns(backend, device):
-    chosen = options(backend, device, "bfloat16")
+def test_the_lean_recipe_learns_what_the_wide_one_learns(backend, device, dtype):
+    chosen, dtype = options(backend, device, dtype), getattr(torch, dtype)
     setup, tokenizer = set_up(chosen), load_tokenizer(micro_folder() / "model")
     rows = load_data(chosen, tokenizer, 512).train
-    lean = losses(setup.model, setup.data.collator, rows, 20, torch.bfloat16)
-    plain = losses(wide(chosen), Collator(tokenizer), rows, 20, torch.bfloat16)
+    lean = losses(setup.model, setup.data.collator, rows, 20, dtype)
+    plain = losses(wide(chosen), Collator(tokenizer), rows, 20, dtype)
     assert lean[0] == pytest.approx(plain[0], rel=2**-8)  # the first step sees rounding alone
     assert lean == pytest.approx(plain, rel=0.05) and lean[-1] < 0.6 * lean[0]
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device, dtype", WHERE)
 @pytest.mark.parametrize("backend", ["bitsandbytes", "reference"])
-def test_what_is_lean_still_answers_and_is_examined_as_before(backend, device):
-    chosen = options(backend, device, "bfloat16")
+def test_what_is_lean_still_answers_and_is_examined_as_before(backend, device, dtype):
+    chosen, dtype = options(backend, device, dtype), getattr(torch, dtype)
     setup = set_up(chosen)
     exam = setup.data.exams["held-out"]
     assert all(isinstance(answer, str) for answer in
@@ -68,8 +70,8 @@ def test_what_is_lean_still_answers_and_is_examined_as_before(backend, device):
     assert {p.dtype for p in trained} == {torch.float32}
     ends = {setup.model.get_input_embeddings().weight.dtype,
             setup.model.get_output_embeddings().weight.dtype}
-    assert ends == {torch.bfloat16}
+    assert ends == {dtype}
     loss = mean_loss(setup.model, exam.examples[:64], setup.data.collator)
-    with torch.autocast(device, dtype=torch.bfloat16):
+    with torch.autocast(device, dtype=dtype):
         plain = mean_loss(wide(chosen), exam.examples[:64], Collator(setup.tokenizer))
     assert loss == pytest.approx(plain, rel=2**-8)
