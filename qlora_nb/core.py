@@ -131,8 +131,8 @@ def saving(
         yield
     except (*refused, InputError) as error:
         cause = error.__cause__ if isinstance(error, InputError) else error  # of one inside this
-        if not isinstance(cause, refused) or lacks_memory(cause):
-            raise
+        if not isinstance(cause, refused) or lacks_memory(cause) or "CUDA" in str(cause):
+            raise  # a GPU reports a failed kernel wherever the next call happens to be
         reason = str(cause).strip().splitlines()[0]
         raise InputError(f"could not save {what} ({reason}); make room and {then}") from cause
 
