@@ -91,9 +91,11 @@ class Keyboard:
 def take_terminal():
     "Make the slave side the session's terminal, so that Ctrl-C typed there becomes a signal."
     import fcntl
+    import signal
     import termios
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
 
 
 @pytest.fixture
