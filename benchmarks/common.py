@@ -1,4 +1,4 @@
-"""What the benchmarks share: a clock, the options of one that times, and runs made before."""
+"""What the benchmarks share: a clock, options, a limit of memory, names, runs made before."""
 import argparse
 import json
 import re
@@ -37,6 +37,12 @@ def seconds(function, device: torch.device, clock: str) -> float:
 def place(device: torch.device) -> str:
     "What a result file is called after: cpu, or the name of the GPU."
     return re.sub(r"\W+", "_", torch.cuda.get_device_name()) if device.type == "cuda" else "cpu"
+
+
+def limit_memory(gigabytes: float) -> None:
+    "Let torch take no more than this of the GPU's memory."
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, gigabytes * 1e9 / total))
 
 
 def stored_runs(path: Path) -> list[dict]:

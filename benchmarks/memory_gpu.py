@@ -118,11 +118,10 @@ def measure(folder: str, shape: Shape, group: dict, sizes: list, device: torch.d
     for batch, sequence in sizes:
         now = replace(recipe, batch=batch, sequence=sequence)
         entry = ledger(shape, now)
-        context = entry.parts["CUDA context"]
         rest = sum(entry.parts[name] for name in [*weight_parts(shape, now), "adapter",
                                                   "optimizer states"]) - paged_bytes(shape, now)
         row = {"recipe": asdict(now), "moment": entry.moment, "predicted_rest": rest,
-               "predicted_peak": entry.total - context - paged_bytes(shape, now)}
+               "predicted_peak": entry.counted}
         try:
             step(model, optimizer, shape, now, dtype)  # states exist after the first step
             if device.type == "cuda":

@@ -36,11 +36,12 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 import bitsandbytes as bnb
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq
 from transformers.utils import logging as transformers_logging
 
-from common import place, seconds
+from common import limit_memory, place, seconds
 from memory_gpu import save_random
 from qlora_nb.core import lacks_memory, machine, versions, write_json
 from qlora_nb.data import IGNORED, Collator
@@ -126,9 +127,7 @@ class Contestant:
     def step(self, rows: list[dict]) -> float:
         "One optimizer step on `rows`; the loss."
         torch.manual_seed(0)
-        batch = self.collate([dict(row) for row in rows])
-        batch = {name: value.to(self.device) if torch.is_tensor(value) else value
-                 for name, value in batch.items()}
+        batch = send_to_device(self.collate([dict(row) for row in rows]), self.device)
         loss = self.model(**batch).loss
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.trained, self.options.max_grad_norm)
@@ -225,8 +224,7 @@ def main() -> int:
     cuda = device.type == "cuda"
     dtype = getattr(torch, wanted.compute_dtype) if cuda else torch.float32
     if cuda and wanted.limit_gb:
-        total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, wanted.limit_gb * 1e9 / total))
+        limit_memory(wanted.limit_gb)
     tokenizer = load_tokenizer(micro_folder() / "model")
     batch, rounds = wanted.batch or (4 if cuda else 32), 1 if wanted.quick else wanted.rounds
     with tempfile.TemporaryDirectory() as folder:

@@ -26,11 +26,12 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 from transformers.utils import logging as transformers_logging
 
+from common import limit_memory
 from memory_gpu import TINY, save_random
 from qlora_nb.core import InputError, machine, versions, write_json
 from qlora_nb.data import conversations, read_rows
 from qlora_nb.finetune import finetune, load_data, recipe_of
-from qlora_nb.memory import ledger, paged_bytes, read_shape
+from qlora_nb.memory import ledger, read_shape
 from qlora_nb.micro import micro_folder
 from qlora_nb.models import pick_device
 from qlora_nb.options import FinetuneOptions, resolve
@@ -78,8 +79,7 @@ def main() -> int:
         print("t4_gpu.py needs an NVIDIA GPU that torch can see, and there is none", file=sys.stderr)
         return 2
     if not wanted.dry:
-        total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, wanted.limit_gb * 1e9 / total))
+        limit_memory(wanted.limit_gb)
     shape, longest = read_shape("rinna/japanese-gpt-neox-3.6b"), 512
     if wanted.dry:
         shape, longest = replace(TINY, vocab=2048), 64  # the tokenizer's
@@ -90,26 +90,26 @@ def main() -> int:
         write_rows(rows, tokenizer, 40 if wanted.dry else 600, longest)
         options = resolve(FinetuneOptions(
             model=str(folder), data=str(rows), output=f"{place}/run", preset="standard",
-            device=device.type, sequence_length=longest, steps=2 if wanted.dry else wanted.steps, held_out=8,
+            device=device.type, sequence_length=longest, held_out=8,
+            steps=2 if wanted.dry else wanted.steps,
             compute_dtype="float32" if wanted.dry else "float16", max_new_tokens=8))
         dtype = getattr(torch, options.compute_dtype)
         recipe = recipe_of(options, load_data(options, tokenizer, longest).train, device, dtype)
         entry = ledger(shape, recipe)
-        predicted = entry.total - entry.parts["CUDA context"] - paged_bytes(shape, recipe)
         record = finetune(options)
     metrics = record["metrics"]
     losses = [row["loss"] for row in record["history"] if "loss" in row]
     assert all(math.isfinite(loss) for loss in losses), losses
     print(f"{len(losses)} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}, "
-          f"{metrics['tokens_per_second']:,.0f} tokens a second, predicted {predicted / 1e9:.3f} GB")
+          f"{metrics['tokens_per_second']:,.0f} tokens a second, predicted {entry.counted / 1e9:.3f} GB")
     if wanted.dry:
         return 0
-    off_by = predicted / metrics["peak_memory"] - 1
+    off_by = entry.counted / metrics["peak_memory"] - 1
     print(f"measured {metrics['peak_memory'] / 1e9:.3f} GB, off by {off_by:+.2%}")
     write_json(RESULTS, {
         "machine": machine(), "versions": versions(), "limit_gb": wanted.limit_gb,
         "model": "rinna/japanese-gpt-neox-3.6b", "weights": "random", "recipe": asdict(recipe),
-        "moment": entry.moment, "predicted_peak": predicted, "peak": metrics["peak_memory"],
+        "moment": entry.moment, "predicted_peak": entry.counted, "peak": metrics["peak_memory"],
         "off_by": off_by, "steps": metrics["steps"], "losses": losses,
         "tokens_per_second": metrics["tokens_per_second"]})
     return int(abs(off_by) > TOLERANCE)

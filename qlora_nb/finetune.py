@@ -28,6 +28,7 @@ from types import MethodType
 
 import psutil
 import torch
+from accelerate.utils import send_to_device
 from matplotlib.figure import Figure
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from torch.nn.functional import cross_entropy
@@ -174,9 +175,7 @@ def mean_loss(
     model.eval()
     total, graded = 0.0, 0
     for start in range(0, len(examples), batch_size):
-        batch = collator(examples[start:start + batch_size])
-        batch = {name: value.to(model.device) if torch.is_tensor(value) else value
-                 for name, value in batch.items()}
+        batch = send_to_device(collator(examples[start:start + batch_size]), model.device)
         count = int((batch["labels"][:, 1:] != IGNORED).sum())
         total += float(model(**batch).loss) * count
         graded += count

@@ -593,6 +593,11 @@ class Ledger:
         "All parts together, in bytes."
         return sum(self.parts.values())
 
+    @property
+    def counted(self) -> int:
+        "What torch counts of it: not CUDA's context, and not states in managed memory."
+        return self.total - self.parts["CUDA context"] - paged_bytes(self.shape, self.recipe)
+
 CONTEXT = 700_000_000  # CUDA's context, kernels and workspaces: an allowance, not a prediction
 
 def possible(

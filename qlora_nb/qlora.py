@@ -282,6 +282,7 @@ def _rename_head(tensors: dict, old: str, new: str) -> dict:
     "The same tensors, with the output head under another name."
     return {new + name.removeprefix(old) if name.startswith(old + ".") else name: part
             for name, part in tensors.items()}
+
 def _make_buffers(model, config, device) -> None:
     "Make what no file holds: the rotary tables, which a module computes when it is made."
     for name, module in list(model.named_modules()):

@@ -1,14 +1,14 @@
 """Sixteen bits wherever they are enough, and no logits that nothing grades: is it the same training?"""
 import pytest
 import torch
+from accelerate.utils import send_to_device
 
 from qlora_nb.data import Collator
-from qlora_nb.finetune import add_lora, ask, load_data, mean_loss, set_up
+from qlora_nb.finetune import add_lora, ask, mean_loss, set_up
 from qlora_nb.micro import micro_folder
 from qlora_nb.models import load_base
 from qlora_nb.options import FinetuneOptions, resolve
 from qlora_nb.qlora import prepare_model
-from qlora_nb.tokenizer import load_tokenizer
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU here")
 WHERE = [("cpu", "bfloat16"), pytest.param("cuda", "bfloat16", marks=GPU),
@@ -34,8 +34,7 @@ def losses(model, collator, rows: list[dict], steps: int, dtype: torch.dtype) ->
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
     scaler, found = torch.amp.GradScaler(model.device.type, enabled=dtype is torch.float16), []
     for step in range(steps):
-        batch = collator(rows[16 * step:16 * (step + 1)])
-        batch = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in batch.items()}
+        batch = send_to_device(collator(rows[16 * step:16 * (step + 1)]), model.device)
         with torch.autocast(model.device.type, dtype=dtype):
             loss = model.train()(**batch).loss
         scaler.scale(loss).backward()
@@ -50,10 +49,10 @@ def losses(model, collator, rows: list[dict], steps: int, dtype: torch.dtype) ->
 @pytest.mark.parametrize("backend", ["bitsandbytes", "reference"])
 def test_the_lean_recipe_learns_what_the_wide_one_learns(backend, device, dtype):
     chosen, dtype = options(backend, device, dtype), getattr(torch, dtype)
-    setup, tokenizer = set_up(chosen), load_tokenizer(micro_folder() / "model")
-    rows = load_data(chosen, tokenizer, 512).train
+    setup = set_up(chosen)
+    rows = setup.data.train
     lean = losses(setup.model, setup.data.collator, rows, 20, dtype)
-    plain = losses(wide(chosen), Collator(tokenizer), rows, 20, dtype)
+    plain = losses(wide(chosen), Collator(setup.tokenizer), rows, 20, dtype)
     assert lean[0] == pytest.approx(plain[0], rel=2**-8)  # the first step sees rounding alone
     assert lean == pytest.approx(plain, rel=0.05) and lean[-1] < 0.6 * lean[0]
 
