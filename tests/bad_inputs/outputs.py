@@ -1,0 +1,3 @@
+"""Output folders that cannot or must not be written."""
+
+ROWS = []

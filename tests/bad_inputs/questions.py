@@ -1,0 +1,3 @@
+"""Questions and how they are asked."""
+
+ROWS = []
