@@ -62,9 +62,7 @@ class MatMul4bit(torch.autograd.Function):
         return x_grad, bias_grad, None, None, None
 
 def _weight(q: QuantizedTensor, dtype: torch.dtype, compiled: bool | None) -> torch.Tensor:
-    "The matrix for one product; on the meta device its shape and dtype alone."
-    if q.packed.is_meta:
-        return torch.empty(q.shape, dtype=dtype, device="meta")
+    "The matrix for one product."
     # Compiled code needs no pieces; float64 is for gradient checks.
     direct = dtype in FLOATS and not torch.compiler.is_compiling()
     stored = dtype if direct else torch.float32
@@ -101,10 +99,7 @@ class QuantizedWeight(torch.nn.Module):
         self,
         dtype: torch.dtype | None = None,  # float32, float16, bfloat16; None: that of the original
     ) -> torch.Tensor:  # (out, in)
-        "The matrix that the codes stand for; raises `InputError` where there are none, on meta."
-        if self.weight.is_meta:
-            raise InputError("the weight is on the meta device and has no values to dequantize; "
-                             "load a checkpoint into the layer first")
+        "The matrix that the codes stand for."
         return self.quantized.dequantize(dtype)
 
     def _hold(self, q: QuantizedTensor) -> None:
