@@ -1,7 +1,6 @@
-"""What the benchmarks share: a clock, options, a limit of memory, names, runs made before."""
+"""What the benchmarks share: a clock, options, a limit of memory, runs made before."""
 import argparse
 import json
-import re
 import time
 from pathlib import Path
 
@@ -32,11 +31,6 @@ def seconds(function, device: torch.device, clock: str) -> float:
     function()
     wait()
     return CLOCKS[clock]() - start
-
-
-def place(device: torch.device) -> str:
-    "What a result file is called after: cpu, or the name of the GPU."
-    return re.sub(r"\W+", "_", torch.cuda.get_device_name()) if device.type == "cuda" else "cpu"
 
 
 def limit_memory(gigabytes: float) -> None:

@@ -22,9 +22,9 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 from bitsandbytes.nn import Linear4bit as TheirLinear4bit
 from bitsandbytes.nn import Params4bit
 
-from common import place, seconds, timing_parser
+from common import seconds, timing_parser
 from qlora_nb.blockwise import CHUNK, can_compile
-from qlora_nb.core import machine, versions, write_json
+from qlora_nb.core import machine, place, versions, write_json
 from qlora_nb.data import Collator
 from qlora_nb.finetune import add_lora, load_data
 from qlora_nb.linear4bit import Linear4bit

@@ -19,10 +19,10 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 import bitsandbytes.functional as bnb
 
-from common import place, seconds, timing_parser
+from common import seconds, timing_parser
 from qlora_nb.bits import same_bits
 from qlora_nb.blockwise import can_compile, quantize
-from qlora_nb.core import machine, versions, write_json
+from qlora_nb.core import machine, place, versions, write_json
 from qlora_nb.double_quant import double_quantize
 
 try:

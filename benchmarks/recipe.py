@@ -41,9 +41,9 @@ from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq
 from transformers.utils import logging as transformers_logging
 
-from common import limit_memory, place, seconds
+from common import limit_memory, seconds
 from memory_gpu import save_random
-from qlora_nb.core import lacks_memory, machine, versions, write_json
+from qlora_nb.core import lacks_memory, machine, place, versions, write_json
 from qlora_nb.data import IGNORED, Collator
 from qlora_nb.finetune import (
     load_data, matmul_rate, operations, prepare_training, spare_logits,

@@ -139,6 +139,10 @@ class Checkpoint(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *gradients):
+        if not torch.autograd._is_checkpoint_valid():  # torch's own checkpoint asks the same
+            raise InputError("`checkpoint` fills the gradients of the parameters inside, but "
+                             "grad(), or backward() with `inputs`, asks for others only; call "
+                             "backward() alone, or use `replay`")
         args = list(ctx.args)
         for i, tensor in zip(ctx.tensors, ctx.saved_tensors):
             args[i] = tensor.detach().requires_grad_(tensor.requires_grad)
@@ -156,10 +160,17 @@ def replay(
     function,
     *args,  # tensors or anything else
 ):  # -> what the function returns
-    "Run a function; forget what autograd saves, and run it again when backward asks for it."
+    """Run a function; forget what autograd saves, and run it again when backward asks for it.
+
+    Backward raises `InputError` if a tensor among the arguments was changed in place meanwhile, or
+    if the function saves another number of tensors when it runs again."""
     surroundings, numbers, found = Surroundings(args), count(), {}
+    versions = _versions(args)
 
     def run_again():
+        if _versions(args) != versions:
+            raise InputError("an argument was changed in place after the function ran, so running "
+                             "it again would give other gradients; change a copy of it instead")
         again = count()
 
         def keep(tensor):
@@ -181,6 +192,10 @@ def replay(
         result = function(*args)
     total = next(numbers)
     return result
+
+def _versions(args) -> list:
+    "How often each tensor was changed in place; torch does not count this in inference mode."
+    return [a._version for a in args if isinstance(a, torch.Tensor) and not a.is_inference()]
 
 # %% ../nbs/10_checkpointing.ipynb #6900c503
 def checkpoint(

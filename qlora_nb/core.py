@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'InputError', 'unknown_name', 'whole_file', 'whole_folder', 'replace_folder', 'write_json', 'lacks_memory',
-           'saving', 'versions', 'machine', 'stored_result', 'hub_folder']
+           'saving', 'versions', 'machine', 'place', 'stored_result', 'hub_folder']
 
 # %% ../nbs/core.ipynb #a2a77f05
 import difflib
@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
 from contextlib import contextmanager, suppress
@@ -170,6 +171,15 @@ def _processor() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+# %% ../nbs/core.ipynb #91bf0814
+def place(
+    device,  # a torch.device
+) -> str:  # "cpu", or the name of the GPU
+    "What a result is called after that depends on where it was measured: `linear_cpu`."
+    import torch
+
+    return re.sub(r"\W+", "_", torch.cuda.get_device_name()) if device.type == "cuda" else "cpu"
 
 # %% ../nbs/core.ipynb #5a49bc4c
 def stored_result(

@@ -23,7 +23,7 @@ def working_dtype(
 ) -> torch.dtype:  # that of `x`, or under autocast the one that autocast computes in
     "The dtype in which torch would multiply `x` with a matrix."
     kind = x.device.type
-    if x.dtype != torch.float64 and torch.is_autocast_enabled(kind):
+    if kind != "meta" and x.dtype != torch.float64 and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
     return x.dtype
 
@@ -32,7 +32,7 @@ BUFFERS = threading.local()  # of each thread: dtype -> memory for one dequantiz
 
 def _reused(q: QuantizedTensor, dtype: torch.dtype) -> torch.Tensor | None:
     "Memory of the shape of `q` that is overwritten by the next call; None where fresh is as good."
-    if q.packed.device.type != "cpu":
+    if q.packed.device.type != "cpu" or torch.compiler.is_compiling():  # it plans its own memory
         return None
     buffers, n = vars(BUFFERS), q.shape.numel()
     held = buffers.get(str(dtype))
@@ -49,9 +49,7 @@ class MatMul4bit(torch.autograd.Function):
     def forward(ctx, x, bias, q, transposed=False, compiled=None):
         ctx.q, ctx.transposed, ctx.compiled = q, transposed, compiled
         ctx.bias_dtype = None if bias is None else bias.dtype
-        dtype = working_dtype(x)
-        stored = dtype if dtype in FLOATS else torch.float32  # float64 is for gradient checks
-        weight = q.dequantize(out=_reused(q, stored), dtype=stored, compiled=compiled).to(dtype)
+        weight = _weight(q, working_dtype(x), compiled)
         return linear(x, weight.t() if transposed else weight, bias)
 
     @staticmethod
@@ -62,6 +60,13 @@ class MatMul4bit(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             bias_grad = grad.reshape(-1, grad.shape[-1]).sum(0, dtype=ctx.bias_dtype)
         return x_grad, bias_grad, None, None, None
+
+def _weight(q: QuantizedTensor, dtype: torch.dtype, compiled: bool | None) -> torch.Tensor:
+    "The matrix for one product."
+    # Compiled code needs no pieces; float64 is for gradient checks.
+    direct = dtype in FLOATS and not torch.compiler.is_compiling()
+    stored = dtype if direct else torch.float32
+    return q.dequantize(out=_reused(q, stored), dtype=stored, compiled=compiled).to(dtype)
 
 # %% ../nbs/07_linear4bit.ipynb #d777a692
 class QuantizedWeight(torch.nn.Module):
@@ -111,20 +116,20 @@ class QuantizedWeight(torch.nn.Module):
         self.codebook = codebook_name(q.codebook) or "16 values"
 
     def _apply(self, fn, recurse=True):
-        "What `.to()`, `.half()`, `.cuda()` and others call: move the parts, round none."
-        floats = [name for name, part in self._buffers.items()
-                  if part is not None and part.dtype == torch.float32]
-        self._view(floats, torch.int32)
+        "What `.to()`, `.half()`, `.type()`, `.cuda()` and others call: move the parts, cast none."
+        parts = {name: part for name, part in self._buffers.items() if part is not None}
+        self._buffers.update(dict.fromkeys(parts))  # out of the reach of `fn`
         try:
-            return super()._apply(fn, recurse)
-        finally:
-            self._view(floats, torch.float32)
-
-    def _view(self, names: list, dtype: torch.dtype) -> None:
-        for name in names:
-            self._buffers[name] = self._buffers[name].view(dtype)
+            super()._apply(fn, recurse)
+            parts |= {name: _moved(part, fn) for name, part in parts.items()}
+        finally:  # a failed move leaves them where they were
+            self._buffers.update(parts)
+        return self
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
+        if self.weight.is_meta:
+            raise InputError(f"{prefix}weight is on the meta device and has no values to save; "
+                             "load a checkpoint into the layer first")
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination.update(to_tensors(self.quantized, prefix + "weight"))
 
@@ -134,6 +139,10 @@ class QuantizedWeight(torch.nn.Module):
         parts = {key: part for key, part in state_dict.items()
                  if key == name or key.startswith(name + ".")}
         others = {key: part for key, part in state_dict.items() if key not in parts}
+        assign = local_metadata.get("assign_to_params_buffers", False)
+        if self.weight.is_meta and not assign:
+            return error_msgs.append(f"{name} is on the meta device and has nowhere to load to; "
+                                     "pass assign=True, or call to_empty() first")
         super()._load_from_state_dict(others, prefix, local_metadata, strict, missing_keys,
                                       unexpected_keys, error_msgs)
         if not parts:
@@ -142,8 +151,15 @@ class QuantizedWeight(torch.nn.Module):
             q = _loaded(parts, name, self._shape)
         except InputError as error:
             return error_msgs.append(str(error))
-        assign = local_metadata.get("assign_to_params_buffers", False)
         self._hold(q if assign else q.to(self.weight.device))
+
+def _moved(part: torch.Tensor, fn) -> torch.Tensor:
+    "A part where `fn` puts it, with the dtype and the bits that it had."
+    bits = part.view(torch.int32) if part.dtype == torch.float32 else part
+    moved = fn(bits)
+    if moved.dtype != bits.dtype:  # `.type()` casts integers, too
+        moved = bits.to(moved.device)
+    return moved.view(part.dtype)
 
 def _loaded(parts: dict, name: str, shape) -> QuantizedTensor:
     "The weight in a state dict; raises `InputError` if it is not quantized or of another shape."
@@ -178,7 +194,7 @@ class Linear4bit(QuantizedWeight):
     @classmethod
     def from_linear(
         cls,
-        linear: torch.nn.Linear,  # stays as it is; its bias is shared
+        linear: torch.nn.Linear,  # stays as it is; the memory of its bias is shared
         codebook: str | torch.Tensor = "nf4",  # a name of `codebook`, or 16 values in float32
         block_size: int = 64,  # weights that share one absmax
         double_quantization: bool = True,  # keep the absmax in 8 bits
@@ -188,13 +204,19 @@ class Linear4bit(QuantizedWeight):
         _check_linear(linear)
         q = quantize(linear.weight, codebook, block_size)
         q = double_quantize(q) if double_quantization else q
-        return cls(q, linear.bias, compute_dtype).train(linear.training)
+        bias = linear.bias
+        if bias is not None:  # a Parameter of its own: a cast of one layer must not reach the other
+            bias = torch.nn.Parameter(bias.detach(), bias.requires_grad)
+        return cls(q, bias, compute_dtype).train(linear.training)
 
     def forward(
         self,
         x: torch.Tensor,  # float, (..., in_features)
     ) -> torch.Tensor:  # (..., out_features), of the dtype of `x`
-        "x Wᵀ + b, computed in the compute dtype."
+        "x Wᵀ + b, computed in the compute dtype; raises `InputError` for what is no float."
+        if x.dtype not in (*FLOATS, torch.float64):
+            raise InputError(f"the input is {x.dtype}; expected float32, float16, bfloat16 or "
+                             "float64: convert it first")
         dtype = self.compute_dtype or x.dtype
         bias = None if self.bias is None else self.bias.to(dtype)
         y = MatMul4bit.apply(x.to(dtype), bias, self.quantized, False, self.compiled)

@@ -9,6 +9,8 @@ __all__ = ['SMALL', 'PAGED_FROM', 'adamw_update', 'Plain', 'AdamW', 'unsigned_ma
 # %% ../nbs/11_paged.ipynb #4617959a
 from collections import Counter, OrderedDict
 from functools import lru_cache
+from math import isfinite
+from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -23,9 +25,9 @@ from .double_quant import dynamic_map
 # %% ../nbs/11_paged.ipynb #066504a5
 def adamw_update(
     p: torch.Tensor,  # the parameter; changed in place, as m and v
-    grad: torch.Tensor,  # its gradient
-    m: torch.Tensor,  # float32, shape of p: running mean of the gradient
-    v: torch.Tensor,  # float32, shape of p: running mean of its square
+    grad: torch.Tensor,  # its gradient, shape of p
+    m: torch.Tensor,  # shape of p: running mean of the gradient; its dtype is that of the sums
+    v: torch.Tensor,  # shape of p, dtype of m: running mean of the gradient's square
     step: int,  # 1 for the first
     lr: float = 1e-3,
     betas: tuple = (0.9, 0.999),  # how much of m and of v stays
@@ -34,25 +36,28 @@ def adamw_update(
     lerp: bool = True,  # form m as torch does; False: as bitsandbytes: the last bit differs
 ) -> None:
     "One step of AdamW (arXiv 1711.05101) for one parameter, in the order of torch's operations."
-    p.mul_(1 - lr * weight_decay)
+    grad, exact = grad.to(m.dtype), p.to(torch.promote_types(p.dtype, m.dtype))
+    exact.mul_(1 - lr * weight_decay)
     if lerp:
         m.lerp_(grad, 1 - betas[0])
     else:
         m.mul_(betas[0]).add_(grad, alpha=1 - betas[0])
     v.mul_(betas[1]).addcmul_(grad, grad, value=1 - betas[1])
     size = (v.sqrt() / (1 - betas[1] ** step) ** 0.5).add_(eps)
-    p.addcdiv_(m, size, value=-lr / (1 - betas[0] ** step))
+    exact.addcdiv_(m, size, value=-lr / (1 - betas[0] ** step))
+    if exact is not p:  # a 16-bit parameter with a float32 state is rounded once, at the end
+        p.copy_(exact)
 
 # %% ../nbs/11_paged.ipynb #b908dad9
 class Plain:
-    "A state tensor in float32, where the parameter is."
+    "A state tensor of the parameter's dtype, where the parameter is."
 
     def __init__(
         self,
         like: torch.Tensor,  # the parameter
         signed: bool,  # True for m, False for v
     ):
-        self.value = torch.zeros_like(like, dtype=torch.float32)
+        self.value = torch.zeros_like(like)
 
     def read(self) -> torch.Tensor:
         return self.value
@@ -66,15 +71,25 @@ class Plain:
 
 # %% ../nbs/11_paged.ipynb #8d20b0eb
 class AdamW(torch.optim.Optimizer):
-    "AdamW whose state lives where `keep` puts it; raises `InputError` for impossible settings."
+    """AdamW whose state lives where `keep` puts it (arXiv 1711.05101).
+
+    Raises `InputError` for impossible settings, also of a group, for parameters that are no real
+    floating-point numbers, and for sparse gradients."""
 
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2,
                  keep=Plain, lerp=True):
-        if lr < 0 or eps < 0 or weight_decay < 0 or not all(0 <= beta < 1 for beta in betas):
-            raise InputError(f"lr {lr}, betas {betas}, eps {eps}, weight decay {weight_decay}; "
-                             "expected none below 0 and betas below 1")
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
         self.keep, self.lerp = keep, lerp
+
+    def add_param_group(self, param_group: dict) -> None:
+        "As torch's, which the constructor calls as well; settings of the group go before others."
+        _check_settings(**{name: param_group.get(name, default)
+                           for name, default in self.defaults.items()})
+        super().add_param_group(param_group)
+        for p in self.param_groups[-1]["params"]:
+            if not p.is_floating_point():
+                raise InputError(f"a parameter is {p.dtype}; expected float32, float64, float16 or "
+                                 "bfloat16: view_as_real gives a complex one's two parts")
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -91,6 +106,9 @@ class AdamW(torch.optim.Optimizer):
 
     def _update(self, p: torch.Tensor, settings: dict) -> None:
         "Read the state of one parameter, update it, write it back."
+        if p.grad.is_sparse:
+            raise InputError("a gradient is sparse; expected a dense one: give the embedding "
+                             "sparse=False")
         state = self.state[p]
         if not state:
             state.update(step=0, m=self.keep(p, True), v=self.keep(p, False))
@@ -103,6 +121,15 @@ class AdamW(torch.optim.Optimizer):
     def state_bytes(self) -> int:
         "Bytes of all m and v."
         return sum(state[name].nbytes for state in self.state.values() for name in "mv")
+
+def _check_settings(lr, betas, eps, weight_decay) -> None:
+    "Raise `InputError` unless all are finite, none is below 0, and the betas are two below 1."
+    pair = isinstance(betas, (tuple, list)) and len(betas) == 2
+    numbers = [lr, eps, weight_decay, *(betas if pair else [])]
+    possible = all(isinstance(x, Real) and isfinite(x) and x >= 0 for x in numbers)
+    if not pair or not possible or max(betas) >= 1:
+        raise InputError(f"lr {lr}, betas {betas}, eps {eps}, weight decay {weight_decay}; "
+                         "expected finite numbers, none below 0, and two betas below 1")
 
 # %% ../nbs/11_paged.ipynb #024d37a8
 def unsigned_map() -> torch.Tensor:  # float32, shape (256,), rising from 0 to 1
@@ -324,7 +351,9 @@ class UnifiedMemory:
 
 # %% ../nbs/11_paged.ipynb #6a0c8999
 class Paged:
-    "A state tensor in managed memory: pages come when it is read, and go when room is needed."
+    """A state tensor in managed memory, of the parameter's dtype.
+
+    Its pages come when it is read, and go when room is needed."""
 
     def __init__(
         self,
@@ -332,7 +361,8 @@ class Paged:
         signed: bool,  # True for m, False for v: taken by other keepers
         memory: UnifiedMemory,
     ):
-        self.shape, self.nbytes, self.memory = like.shape, 4 * like.numel(), memory
+        self.shape, self.dtype, self.nbytes = like.shape, like.dtype, like.nbytes
+        self.memory = memory
         self.name = f"state {len(memory.managed)}"
         memory.manage(self.name, self.nbytes)
 
@@ -341,7 +371,7 @@ class Paged:
         return (self.memory.page(self.name, page) for page in self.memory.managed[self.name])
 
     def read(self) -> torch.Tensor:
-        return torch.cat(list(self._pages()))[:self.nbytes].view(torch.float32).view(self.shape)
+        return torch.cat(list(self._pages()))[:self.nbytes].view(self.dtype).view(self.shape)
 
     def write(self, value: torch.Tensor) -> None:
         data = value.contiguous().view(-1).view(torch.uint8)
@@ -356,12 +386,10 @@ class Run(NamedTuple):
 
     def seconds(
         self,
-        bandwidth: float = 12e9,  # bytes a second in each direction: PCIe 3.0 x16 in practice
-        fault: float = 20e-6,  # seconds that one fault takes beside the copy
+        bandwidth: float = 8e9,  # bytes a second: of PCIe 3.0 x16 managed memory gets half
     ) -> float:
-        "An estimate of the time for faults and copies, nothing overlapping."
-        moved = self.memory.bytes_in + self.memory.bytes_out
-        return moved / bandwidth + self.memory.faults * fault
+        "An estimate of the time for the copies, nothing overlapping; faults are not timed."
+        return (self.memory.bytes_in + self.memory.bytes_out) / bandwidth
 
 # %% ../nbs/11_paged.ipynb #08d55d78
 def simulate(
@@ -370,9 +398,10 @@ def simulate(
     managed: tuple = ("state",),  # kinds that are paged
     steps: int = 2,  # how often the recorded step is run
     page_size: int = 4096,  # bytes
+    make=UnifiedMemory,  # the device, made from its capacity and page size
 ) -> Run:  # raises `OutOfMemory` if what is not managed does not fit
     "Run a recorded step through a simulated device."
-    memory, held, timeline = UnifiedMemory(capacity, page_size), Counter(), []
+    memory, held, timeline = make(capacity, page_size), Counter(), []
 
     def act(what, number):
         kind, nbytes = trace.blocks[number]
