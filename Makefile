@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 SITE ?= _site
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help finetune lab docs bench gpu micro test environment export current chapters tests site-tests browser clean
+.PHONY: help finetune lab docs bench gpu micro colab test environment export current chapters tests site-tests browser clean
 
 help:
 	@echo "make finetune   fine-tune the micro Japanese GPT-NeoX with QLoRA (about a minute)"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench      measure, and write benchmarks/results"
 	@echo "make gpu        run what waits for an NVIDIA GPU: tests, benchmarks, cells"
 	@echo "make micro      make the micro model again: tokenizer, corpus, weights"
+	@echo "make colab      rehearse three chapters beside what Colab ships (some gigabytes)"
 
 finetune: $(VENV)/.installed
 	qlora-nb finetune
@@ -71,8 +72,12 @@ export: environment
 	nbdev_clean
 	python docs/readme.py
 
+# As a reader runs them: plain Jupyter, the installed wheel, an empty folder.
 chapters: environment
-	nbdev_test --n_workers 1 --timing
+	python docs/rehearse.py
+
+colab: $(VENV)/.installed-dev
+	python docs/rehearse_colab.py
 
 tests: environment
 	python -m pytest -q tests --ignore tests/test_site.py --ignore tests/test_playground.py

