@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMATS', 'FAMILIES', 'IGNORED', 'KANA', 'READERS', 'ROLES', 'PAIRS', 'EXTRA', 'PromptFormat', 'choose_format',
            'encode', 'prompt_ids', 'Graded', 'show_graded', 'Collator', 'count_tokens', 'pack', 'DataReport', 'Row',
-           'read_rows', 'oasst_conversations', 'conversations', 'encode_all', 'split']
+           'read_rows', 'oasst_conversations', 'conversations', 'Examples', 'watched', 'encode_all', 'split']
 
 # %% ../nbs/13_data.ipynb #cbf4d693
 import csv
@@ -14,11 +14,16 @@ import io
 import json
 import random
 import re
+import sys
+from array import array
 from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from .core import InputError
 
@@ -52,13 +57,22 @@ def _fitted(format: PromptFormat, tokenizer) -> PromptFormat:
     "The format with a line break that survives the tokenizer: its own, \\n, <NL>, or a space."
     for newline in (format.newline, "\n", "<NL>"):
         if tokenizer.decode(_ids(tokenizer, newline)) == newline:
-            if newline != "<NL>" or newline in tokenizer.get_vocab():
+            if newline != "<NL>" or _knows(tokenizer, newline):
                 return replace(format, newline=newline)
     return replace(format, newline=" ")
 
-def _ids(tokenizer, text: str) -> list[int]:
+def _knows(tokenizer, piece: str) -> bool:
+    "Whether a piece stands in the vocabulary; a list of all pieces would take milliseconds."
+    id = tokenizer.convert_tokens_to_ids(piece)
+    return id is not None and tokenizer.convert_ids_to_tokens(id) == piece
+
+def _ids(
+    tokenizer,
+    text,  # one, or a list of them: a list is one call, which uses all cores
+) -> list:  # the tokens, or a list of them for each text
     "A text's tokens: nothing is added, and no special token can be written by hand."
-    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True,
+                     return_attention_mask=False, return_token_type_ids=False)["input_ids"]
 
 # %% ../nbs/13_data.ipynb #e2f16157
 # What stands in a model's name -> its format, the special before the general.
@@ -76,7 +90,7 @@ def choose_format(
     text = f"{name} {known.get('_name_or_path', '')}".lower()
     family = next((family for mark, family in FAMILIES.items() if mark in text), None)
     if family is None:  # a name that tells nothing
-        family = "rinna" if "<NL>" in tokenizer.get_vocab() else "plain"
+        family = "rinna" if _knows(tokenizer, "<NL>") else "plain"
     elif "instruct" not in text:  # a base model has seen no prompt of its family
         family = "plain"
     return _fitted(FORMATS[family], tokenizer)
@@ -107,18 +121,38 @@ def encode(
     train_on_prompt: bool = False,  # grade the questions too
 ) -> dict:  # input_ids and labels, lists of equal length
     "A dialogue's tokens, graded on the answers and on the end of each of them."
+    return next(_encoded([conversation], tokenizer, _fitted(format, tokenizer), train_on_prompt))
+
+def _encoded(
+    conversations: list[list[dict]],
+    tokenizer,
+    format: PromptFormat,  # of `_fitted`
+    train_on_prompt: bool,
+) -> Iterator[dict]:  # an example for each conversation
+    "What `encode` makes of each dialogue; all their texts are tokenized in one call."
     if tokenizer.eos_token_id is None:
         raise InputError("the tokenizer has no end-of-sequence token; without it no answer ends")
-    ids, labels, end = [], [], False
-    for text, graded in _segments(conversation, _fitted(format, tokenizer)):
-        part = _ids(tokenizer, text)
+    cut = [_segments(turns, format) for turns in conversations]
+    texts = [text for segments in cut for text, _ in segments]
+    ids = iter(_ids(tokenizer, texts) if texts else [])
+    for segments in cut:
+        parts = [(next(ids), graded) for _, graded in segments]
+        yield _joined(parts, tokenizer.eos_token_id, train_on_prompt)
+
+def _joined(
+    parts: list[tuple[list[int], bool]],  # tokens, and whether they are an answer's
+    end: int,  # the token that ends an answer
+    train_on_prompt: bool,
+) -> dict:
+    "The stretches of a dialogue behind each other, with their labels."
+    ids, labels, behind_answer = [], [], False
+    for part, graded in parts:
         ids += part
         labels += part if graded or train_on_prompt else [IGNORED] * len(part)
-        if end and not graded:  # the token behind an earlier answer stands where its end would
-            labels[len(ids) - len(part)] = tokenizer.eos_token_id
-        end = graded
-    ids.append(tokenizer.eos_token_id)
-    return {"input_ids": ids, "labels": labels + [tokenizer.eos_token_id]}
+        if behind_answer and not graded:  # the token here stands where the answer's end would
+            labels[len(ids) - len(part)] = end
+        behind_answer = graded
+    return {"input_ids": [*ids, end], "labels": [*labels, end]}
 
 # %% ../nbs/13_data.ipynb #5449c91f
 def prompt_ids(
@@ -607,6 +641,67 @@ def conversations(
         raise InputError(f"no conversation is left ({report}); give rows that have answers")
     return kept
 
+# %% ../nbs/13_data.ipynb #a1f0c2d3
+class Examples(Sequence):
+    "Examples in two arrays of int32; each becomes lists when it is asked for."
+
+    def __init__(
+        self,
+        examples: Iterable[dict] = (),  # of `encode`
+    ):
+        self.ids, self.labels, self.ends = array("i"), array("i"), array("q", [0])
+        for example in examples:
+            self.append(example)
+
+    def append(
+        self,
+        example: dict,  # input_ids and labels
+    ) -> None:
+        "Add one at the end."
+        self.ids.extend(example["input_ids"])
+        self.labels.extend(example["labels"])
+        self.ends.append(len(self.ids))
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        place = range(len(self))[index]  # negative ones count from the end, others raise
+        part = slice(self.ends[place], self.ends[place + 1])
+        return {"input_ids": self.ids[part].tolist(), "labels": self.labels[part].tolist()}
+
+# %% ../nbs/13_data.ipynb #a1f0c2d5
+def watched(
+    items: Iterable,
+    what: str,  # what is done with them: "reading"
+    total: int | None = None,  # how many there are, where that is known
+    patience: float = 2.0,  # seconds without a word
+) -> Iterator:  # the items
+    "Count the items on stderr: a bar on a terminal, a line every ten seconds elsewhere."
+    stream = sys.stderr
+    if stream is None:  # a program without a console
+        yield from items
+    elif stream.isatty():
+        yield from tqdm(items, what, total, leave=False, delay=patience, unit=" rows")
+    else:
+        yield from tqdm(items, what, total, file=_Lines(stream), delay=patience, mininterval=10,
+                        bar_format="{desc}: {n} of {total} rows, {elapsed}")
+
+class _Lines:
+    "A stream for a bar where nothing can be drawn over: each state is a line of its own."
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            self.stream.write(text.strip() + "\n")
+
+    def flush(self) -> None:
+        self.stream.flush()
+
 # %% ../nbs/13_data.ipynb #403e7a62
 def encode_all(
     conversations: list[list[dict]],
@@ -615,12 +710,16 @@ def encode_all(
     max_length: int,  # tokens; a longer example is dropped
     train_on_prompt: bool = False,
     report: DataReport | None = None,
-) -> list[dict]:  # examples as `encode` gives them
+) -> Examples:  # as `encode` gives them
     "All dialogues that fit into `max_length` tokens, as examples to train on."
     report = DataReport(read=len(conversations)) if report is None else report
-    examples = [encode(c, tokenizer, format, train_on_prompt) for c in conversations]
-    kept = [e for e in examples if len(e["input_ids"]) <= max_length]
-    report.drop("too long", len(examples) - len(kept))
+    form, kept, steps = _fitted(format, tokenizer), Examples(), range(0, len(conversations), 1000)
+    parts = (_encoded(conversations[start:start + 1000], tokenizer, form, train_on_prompt)
+             for start in steps)
+    for example in watched(chain.from_iterable(parts), "encoding", len(conversations)):
+        if len(example["input_ids"]) <= max_length:
+            kept.append(example)
+    report.drop("too long", len(conversations) - len(kept))
     report.kept = len(kept)
     if not kept:
         raise InputError(f"every example is longer than {max_length} tokens ({report}); "
