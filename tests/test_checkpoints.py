@@ -1,0 +1,75 @@
+"""Checkpoints as people have them: what is odd and right trains, what is wrong is named."""
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from conftest import write_rows
+from qlora_nb.core import InputError
+from qlora_nb.micro import micro_folder
+from qlora_nb.models import load_base, read_config, scan_weights
+
+MICRO = micro_folder() / "model"
+FAST = ["--steps", "2", "--batch-size", "2", "--held-out", "1", "--eval-steps", "0",
+        "--max-new-tokens", "2"]
+
+
+@pytest.fixture
+def few(tmp_path):
+    "Eight rows."
+    return write_rows(tmp_path / "few.jsonl", [
+        {"instruction": f"{n}の次は何ですか。", "output": f"{n + 1}です。"} for n in range(8)])
+
+
+def changed(folder, change):
+    "Other weights in a folder's model.safetensors."
+    file = folder / "model.safetensors"
+    weights = change(load_file(file))
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, file,
+              metadata={"format": "pt"})
+    return folder
+
+
+def with_buffers(weights: dict, layers: int, context: int) -> dict:
+    "The three buffers that transformers saved with each layer until mid-2023, in float16."
+    for layer in range(layers):
+        start = f"gpt_neox.layers.{layer}.attention."
+        weights[start + "bias"] = torch.ones(1, 1, context, context, dtype=torch.bool).tril()
+        weights[start + "masked_bias"] = torch.tensor(-1e9).half()
+        weights[start + "rotary_emb.inv_freq"] = (1e4 ** -(torch.arange(0, 64, 2) / 64)).half()
+    return weights
+
+
+def test_old_buffers_are_left_in_the_file(tmp_path, called, few):
+    model = changed(shutil.copytree(MICRO, tmp_path / "old"),
+                    lambda weights: with_buffers(weights, 4, 512))
+    assert load_file(model / "model.safetensors")[
+        "gpt_neox.layers.0.attention.masked_bias"] == -torch.inf
+    assert scan_weights(model).non_finite == {}
+    done = called("finetune", *FAST, "--model", model, "--data", few, "--output", "run")
+    assert done.returncode == 0, done.stderr
+    plain, old = (load_base(folder, "none").state_dict() for folder in (MICRO, model))
+    assert plain.keys() == old.keys() and all(torch.equal(plain[name], old[name]) for name in old)
+
+
+@pytest.mark.parametrize("backend", ["bitsandbytes", "reference"])
+def test_four_bit_checkpoints_are_checked_too(tmp_path, backend):
+    load_base(MICRO).save_pretrained(tmp_path / "whole")
+    load_base(tmp_path / "whole", backend=backend)
+    half = changed(shutil.copytree(tmp_path / "whole", tmp_path / "half"), lambda weights: {
+        name: tensor for name, tensor in weights.items() if ".layers.2." not in name})
+    with pytest.raises(InputError, match=r"lacks 12 .*gpt_neox\.layers\.2\."):
+        load_base(half, backend=backend)
+
+
+def test_a_tied_model_needs_no_head(tmp_path):
+    model = changed(shutil.copytree(MICRO, tmp_path / "tied"), lambda weights: {
+        name: tensor for name, tensor in weights.items() if "embed_out" not in name})
+    with pytest.raises(InputError, match="embed_out.weight"):
+        read_config(model)
+    config = read_config(model, weights=False)
+    config.tie_word_embeddings = True
+    config.save_pretrained(model)
+    loaded = load_base(model, "none")
+    assert loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
