@@ -19,8 +19,8 @@ from transformers.hf_argparser import HfArgumentParser
 from . import __version__
 from .core import InputError, unknown_name
 from qlora_nb.memory import (
-    GPUS, METHODS, Ledger, Recipe, Shape, check_size, fits, largest_batch, largest_sequence, ledger,
-    read_shape, usable_bytes,
+    GPUS, LEAN, METHODS, Ledger, Recipe, Shape, check_size, fits, largest_batch, largest_sequence,
+    ledger, read_shape, usable_bytes,
 )
 from qlora_nb.options import (
     ChatOptions, FinetuneOptions, GenerateOptions, MemoryOptions, MergeOptions,
@@ -145,7 +145,7 @@ def _recipe(options: MemoryOptions, shape: Shape) -> Recipe:
         targets=() if names == "all-linear" else tuple(names.split(",")),
         dropout=options.dropout, optimizer=options.optimizer, batch=options.batch_size,
         sequence=length, padding=True, attention=options.attention,
-        checkpointing=options.gradient_checkpointing, lean=True,
+        checkpointing=options.gradient_checkpointing, lean=shape.family in LEAN,
     )
     return replace(recipe, **METHODS[options.method])
 
@@ -162,6 +162,9 @@ def _memory(options: MemoryOptions, models: list[str], console: Console) -> None
     console.print(memory_table(entry), gpu_table(entry, gpus), sep="\n")
     console.print("GB are 10⁹ bytes; a T4's 16 GB are 15.8 of them to torch. CUDA's context is an "
                   "allowance.", soft_wrap=True)
+    if not entry.recipe.lean:
+        console.print(f"A {shape.family} model is counted as peft prepares it: the lean recipe of "
+                      f"`qlora-nb finetune` is for {' and '.join(LEAN)}.", soft_wrap=True)
 
 # %% ../nbs/cli.ipynb #b9873381
 _QUESTIONS = ("prompts", "questions; none: lines of standard input")

@@ -1,18 +1,12 @@
-"""The command `qlora-nb memory`: what it prints, and every way to ask it something wrong."""
+"""The command `qlora-nb memory`: what it prints; what it refuses is in bad_inputs/memory.py."""
 import json
 import re
 
 import pytest
 
+from bad_inputs.memory import CONFIG
+from qlora_nb.core import InputError
 from qlora_nb.memory import MODELS, Recipe, ledger
-from test_cli import refused
-
-CONFIG = {
-    "model_type": "gpt_neox", "hidden_size": 2816, "num_hidden_layers": 36,
-    "num_attention_heads": 22, "vocab_size": 32_000, "intermediate_size": 11_264,
-    "max_position_embeddings": 2048, "use_parallel_residual": False, "rotary_pct": 1.0,
-    "tie_word_embeddings": False,
-}
 
 
 @pytest.fixture
@@ -64,53 +58,14 @@ def test_the_command_works_as_a_process(command):
     assert done.returncode == 0 and "total" in done.stdout and done.stderr == ""
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["rinna/japanese-neox-3.6"], ["rinna/japanese-gpt-neox-3.6b"]),
-    (["lama-7b"], ["llama-7b"]),
-    (["./missing"], ["missing", "config.json"]),
-    ([], ["one model"]),
-    (["micro", "llama-7b"], ["one model"]),
-    (["micro", "--gpu", "T5"], ["'T5'", "T4"]),
-    (["micro", "--gpu", "rtx3900"], ["RTX3090"]),
-    (["micro", "--rank", "0"], ["--rank is 0"]),
-    (["micro", "--batch-size", "-1"], ["--batch-size is -1"]),
-    (["micro", "--sequence-length", "0"], ["--sequence-length is 0"]),
-    (["micro", "--sequence-length", "513"], ["513", "at most 512"]),
-    (["micro", "--target-modules", "q_proj"], ["q_proj", "query_key_value"]),
-    (["micro", "--dropout", "1.5"], ["dropout is 1.5"]),
-    (["micro", "--ranks", "3"], ["--rank"]),
-])
-def test_wrong_words(called, tmp_path, arguments, words):
-    refused(called("memory", *arguments), *words)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("changes, words", [
-    ({"hidden_size": None}, ["lacks hidden_size", "config.json"]),
-    ({"hidden_size": None, "vocab_size": None}, ["hidden_size", "vocab_size"]),
-    ({"model_type": "bert"}, ["bert", "gpt_neox"]),
-    ({"num_hidden_layers": 0}, ["num_hidden_layers", "is 0", "at least 1"]),
-    ({"vocab_size": -32_000}, ["vocab_size", "-32000"]),
-    ({"vocab_size": 3.5}, ["vocab_size", "3.5"]),
-    ({"hidden_size": "wide"}, ["hidden_size", "wide"]),
-    ({"intermediate_size": -1}, ["intermediate", "-1"]),
-    ({"max_position_embeddings": 0}, ["context", "0"]),
-    ({"num_attention_heads": 21}, ["2816", "21"]),
-    ({"rotary_pct": "all"}, ["rotary", "all"]),
-    ({"rope_parameters": 3}, ["rope_parameters"]),
-    ({"model_type": "llama", "num_key_value_heads": 2}, ["grouped queries"]),
-    ({"attention_bias": False}, ["attention_bias True"]),
-])
-def test_configurations_that_cannot_be_counted(called, folder, changes, words):
-    refused(called("memory", folder(**changes)), *words)
-
-
-@pytest.mark.parametrize("content, words", [
-    ("{", ["config.json", "JSON"]), ("[]", ["no JSON object"]), ("null", ["no JSON object"]),
-])
-def test_files_that_are_no_configuration(called, tmp_path, content, words):
-    (tmp_path / "config.json").write_text(content, encoding="utf-8")
-    refused(called("memory", tmp_path), *words)
+def test_lean_is_for_families_that_can_be_trained_lean(called, folder):
+    with pytest.raises(InputError, match="gpt_neox and gpt_neox_japanese .* llama"):
+        ledger("llama-7b", lean=True)
+    done = called("memory", "llama-7b", "--sequence-length", "512")
+    plain = ledger("llama-7b", Recipe(batch=4, sequence=512, dropout=0.05, padding=True))
+    assert bytes_printed(done.stdout) == plain.parts | {"total": plain.total}
+    assert "llama model is counted as peft prepares it" in done.stdout
+    assert "peft prepares" not in called("memory", folder()).stdout
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from qlora_nb.micro import micro_folder
 
-KINDS = ["options", "checkpoints", "tokenizers", "adapters", "rows", "outputs", "questions"]
+KINDS = ["options", "checkpoints", "tokenizers", "adapters", "rows", "outputs", "questions",
+         "memory"]
 
 
 @dataclass(frozen=True)
