@@ -13,6 +13,7 @@ import json
 import warnings
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from numbers import Integral
 from types import FunctionType
 from typing import NamedTuple
 
@@ -105,6 +106,7 @@ class QuantizedTensor:
 
     def __post_init__(self):
         object.__setattr__(self, "shape", torch.Size(self.shape))
+        object.__setattr__(self, "block_size", check_block_size(self.block_size))
         _check_parts(self)
 
     @property
@@ -131,7 +133,6 @@ class QuantizedTensor:
 # %% ../nbs/03_blockwise.ipynb #d18b2c19
 def _check_parts(q: QuantizedTensor) -> None:
     "Raise `InputError` unless codes, scales and codebook are those that the shape asks for."
-    check_block_size(q.block_size)
     if q.dtype not in FLOATS:
         raise InputError(f"the original dtype is {q.dtype}; expected float32, float16 or bfloat16")
     if q.codebook.shape not in ((16,), (256,)) or q.codebook.dtype != torch.float32:
@@ -206,7 +207,8 @@ def quantize(
     compiled: bool | None = None,  # run under torch.compile; None: only from 2**24 elements on
 ) -> "QuantizedTensor":  # on the device of `x`; the same bits, compiled or not
     "Quantize blockwise to 4 bits, by bitsandbytes' rules; raises `InputError` for unfit input."
-    _check_input(x, block_size)
+    block_size = check_block_size(block_size)
+    _check_input(x)
     levels = _levels(codebook).to(x.device)
     climb, flat = ladder(levels), x.detach().reshape(-1)
     flat = flat.clone() if flat.storage_offset() % 2 else flat  # pairs begin at even places
@@ -240,9 +242,8 @@ def _levels(codebook) -> torch.Tensor:
                          "torch.float32 values: convert it, and look for NaN and infinity")
     return codebook.detach().clone()
 
-def _check_input(x, block_size: int) -> None:
+def _check_input(x) -> None:
     "Raise `InputError` for what cannot be quantized."
-    check_block_size(block_size)
     if not isinstance(x, torch.Tensor):
         raise InputError(f"quantize got a {type(x).__name__}; expected a tensor: use torch.tensor")
     if x.dtype not in FLOATS:
@@ -252,12 +253,15 @@ def _check_input(x, block_size: int) -> None:
         raise InputError(f"the tensor of shape {tuple(x.shape)} is empty; expected at least one "
                          "element: leave it out")
 
-def check_block_size(block_size) -> None:
-    "Raise `InputError` unless it is a positive power of two."
-    whole = isinstance(block_size, int) and not isinstance(block_size, bool)
+def check_block_size(
+    block_size,  # a whole number of any type, also of NumPy's
+) -> int:
+    "The number as an int; raises `InputError` unless it is a positive power of two."
+    whole = isinstance(block_size, Integral) and not isinstance(block_size, bool)
     if not whole or block_size < 1 or block_size & (block_size - 1):
         raise InputError(f"block size {block_size!r}; expected a positive power of two: "
                          "64 is the usual one")
+    return int(block_size)
 
 # %% ../nbs/03_blockwise.ipynb #c7234c68
 def _dequantize_rows(packed, absmax, out, table) -> None:

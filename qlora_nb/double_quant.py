@@ -57,13 +57,20 @@ def quantize_absmax(
     block_size: int = 256,  # absmax values that share one second-level absmax: 1, 2, 4, ...
 ) -> QuantizedTensor:  # 8-bit codes of the dynamic map, with the mean as offset
     "Quantize the scales of a tensor, by bitsandbytes' rules on the CPU."
-    check_block_size(block_size)
-    offset, n = absmax.mean(), len(absmax)
+    block_size = check_block_size(block_size)
+    offset, n = _mean(absmax), len(absmax)
     rows = torch.nn.functional.pad(absmax - offset, (0, -n % block_size)).view(-1, block_size)
     second = rows.abs().amax(1)
     codes = encode_dynamic(rows * (1 / second)[:, None]).view(-1)[:n]
     levels = dynamic_map().to(absmax.device)
     return QuantizedTensor(codes, second, levels, block_size, absmax.shape, absmax.dtype, offset)
+
+def _mean(absmax: torch.Tensor) -> torch.Tensor:
+    "The mean, as float32 adds it up; where the sum overflows, from values that are scaled down."
+    mean = absmax.mean()
+    if mean.isfinite():
+        return mean
+    return ((absmax * 2.0**-64).mean() * 2.0**64).clamp(max=absmax.amax())
 
 # %% ../nbs/04_double_quant.ipynb #6a2df993
 def double_quantize(

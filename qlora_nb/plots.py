@@ -75,16 +75,18 @@ _MOVE = ("const box = this.closest(&quot;.slider&quot;); "
          "image.style.display = i == this.value ? &quot;block&quot; : &quot;none&quot;); "
          "box.querySelector(&quot;output&quot;).value = "
          "this.dataset.names.split(&quot;|&quot;)[this.value]")
+_DPI = 110  # of the page; a picture has twice as many, for sharp screens
 
-def _png(figure) -> str:
-    "The picture of a figure as base64 text; the figure is closed."
+def _png(figure) -> tuple[str, int]:
+    "The picture of a figure as base64 text, and its width on the page; the figure is closed."
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
+    figure.savefig(file, format="png", dpi=2 * _DPI)
     plt.close(figure)
-    return base64.b64encode(file.getvalue()).decode()
+    return base64.b64encode(file.getvalue()).decode(), round(figure.get_figwidth() * _DPI)
 
-def _image(i: int, shown: bool, label: str, position, picture: str) -> str:
+def _image(i: int, shown: bool, label: str, position, picture: tuple[str, int]) -> str:
     "One picture, hidden unless `shown`."
-    style = f"display:{'block' if shown else 'none'};max-width:100%"
+    data, width = picture
+    style = f"display:{'block' if shown else 'none'};width:{width}px;max-width:100%"
     text = html.escape(f"{label} {position}", quote=True)
-    return f"<img style='{style}' alt='{text}' src='data:image/png;base64,{picture}'>"
+    return f"<img style='{style}' alt='{text}' src='data:image/png;base64,{data}'>"
