@@ -24,7 +24,7 @@ from .adapters import load_adapted, pick_format, without_adapter
 from .core import InputError, unknown_name, write_json
 from .data import PromptFormat, prompt_ids
 from .models import pick_device
-from .options import ChatOptions, check_sampling
+from .options import ChatOptions, as_text, check_sampling
 
 # %% ../nbs/17_chat.ipynb #7e25eafa
 @dataclass
@@ -419,17 +419,21 @@ class Terminal:
                 print("\n(Ctrl-D or /quit ends the chat)")
 
     def read(self) -> str | None:  # None at the end
-        "The next line; raises `InputError` for one that is not UTF-8."
+        "The next line; raises `InputError` for one that is no text."
         try:
-            line = input("> ") + "\n" if self.person else sys.stdin.readline()
-            line.encode()
+            line = self._line()
         except EOFError:
             print()
             return None
-        except UnicodeError as error:
-            raise InputError("the question is not UTF-8; convert it, as with "
-                             "iconv -f CP932 -t UTF-8") from error
-        return line.strip() if line else None
+        return as_text(line, getattr(sys.stdin, "encoding", None)).strip() if line else None
+
+    def _line(self) -> str | bytes:
+        if not self.person:
+            return getattr(sys.stdin, "buffer", sys.stdin).readline()
+        try:
+            return input("> ") + "\n"
+        except UnicodeDecodeError as error:  # typed on a terminal of another encoding
+            return error.object
 
     def answer(self, question: str) -> None:
         "Stream an answer, or with --compare two; Ctrl-C stops it at the next token."

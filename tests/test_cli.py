@@ -1,6 +1,10 @@
 """Every way to give the command something wrong: one sentence, status 2, nothing left behind."""
+import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -8,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from conftest import write_rows
+from conftest import COMMAND, write_rows
+from qlora_nb.cli import main
 from qlora_nb.micro import micro_folder
 
 ROW = {"instruction": "空は何色ですか。", "output": "空は青いです。"}
@@ -209,3 +214,82 @@ def test_finetune_generate_merge(command, tmp_path, model):
     file = tmp_path / "run" / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
     refused(command("generate", "--adapter", "run", "--model", "micro", "a"), "damaged")
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory, small_data):
+    """A tiny adapter; its run ended with standard output in the code page of Windows in Japan, on a
+    full disk, and with a reader of its progress that left at once."""
+    folder = tmp_path_factory.mktemp("patient") / "run"
+    line = [*COMMAND, "finetune", "--data", small_data, "--steps", 2, "--batch-size", 4,
+            "--held-out", 2, "--max-new-tokens", 2, "--eval-steps", 0, "--output", folder]
+    said = folder.with_name("status")
+    done = subprocess.run(["bash", "-c", f'({{ "$@" >/dev/full; echo $? >{said}; }} 2>&1) | true',
+                           "-", *map(str, line)], timeout=600)
+    assert done.returncode == 0 and said.read_text() == "0\n"
+    assert (folder / "run.json").is_file()
+    return folder
+
+
+def test_a_run_keeps_its_result_and_status_without_listeners(adapter):
+    assert not adapter.with_name("run.partial").exists()
+
+
+@pytest.mark.parametrize("encoding, shown", [("cp932", "空"), ("ascii", "\\u7a7a")])
+def test_an_encoding_that_lacks_characters(encoding, shown, adapter, monkeypatch):
+    from rich.console import Console
+
+    from qlora_nb.cli import answers_table, numbers_table, patient_streams
+
+    record = json.loads((adapter / "run.json").read_text(encoding="utf-8"))
+    record["answers"] += [{"question": "空の𩸽は？", "expected": "🍣 ✓", "before": "", "after": "a"}]
+    written = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", written)
+    assert main(["memory", "micro"]) == 0
+    assert main(["generate", "--adapter", str(adapter), "--max-new-tokens", "2", "空は？"]) == 0
+    with patient_streams():
+        Console().print(answers_table(record, rows=len(record["answers"])), numbers_table(record))
+    written.flush()
+    text = written.buffer.getvalue().decode(encoding)
+    assert "total" in text and shown in text and "\\U00029e3d" in text and "?" not in text
+
+
+def test_a_reader_that_leaves_and_streams_that_are_closed(adapter, tmp_path):
+    script = f"""
+    memory() {{ {COMMAND[0]} memory micro; }}
+    (memory; echo "left $?" >&2) | true
+    (memory; echo "full $?" >&2) >/dev/full
+    (memory; echo "closed $?" >&2) <&- >&-
+    export LC_ALL=C PYTHONCOERCECLOCALE=0 PYTHONUTF8=0
+    {COMMAND[0]} generate --adapter {adapter} --max-new-tokens 2 札幌市はどこですか。 <&-
+    echo "C $?" >&2
+    """
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True,
+                          encoding="utf-8", timeout=600)
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr, done.stderr
+    said = [line for line in done.stderr.splitlines() if line[-1:].isdigit()]
+    assert said == ["left 0", "full 2", "closed 0", "C 0"], done.stderr
+    assert "cannot be written (No space left on device)" in done.stderr and done.stdout.strip()
+
+
+@pytest.mark.parametrize("command", ["generate", "chat"])
+def test_a_reader_of_answers_that_leaves(command, adapter, monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(sys, "stdout", open(writer, "w", encoding="utf-8"))
+    monkeypatch.setattr(sys, "stdin", asked := io.StringIO("空は？\n" * 4))
+    assert main([command, "--adapter", str(adapter), "--max-new-tokens", "2"]) == 0
+    assert bool(asked.read()) == (command == "chat"), "a chat ends with its first unheard answer"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp932"])
+def test_questions_in_the_encodings_of_pipes(encoding, adapter, called, monkeypatch):
+    "As PowerShell and Windows in Japan write them; the stream says which code page is set."
+    lines = "札幌市はどこですか。\r\n\r\n空は何色ですか。\r\n"
+    asked = io.TextIOWrapper(io.BytesIO(lines.encode(encoding)), errors="surrogateescape",
+                             encoding="cp932" if encoding == "cp932" else "utf-8")
+    monkeypatch.setattr(sys, "stdin", asked)
+    options = ["generate", "--adapter", adapter, "--max-new-tokens", 4]
+    piped = called(*options)
+    typed = called(*options, "札幌市はどこですか。", "空は何色ですか。")
+    assert piped.returncode == 0 and piped.stdout == typed.stdout, piped.stderr
