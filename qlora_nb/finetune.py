@@ -195,11 +195,17 @@ def make_exam(
     held_out,  # conversations that end with the reference answer
     tokenizer,
     form,  # a `qlora_nb.data.PromptFormat`
-    max_length: int,  # tokens; a longer question is left out
+    max_length: int,  # tokens; a longer question is left out and counted
+    report: DataReport | None = None,
 ) -> Exam:
-    "Turn held-out conversations into an `Exam`."
-    pairs = [(c, encode(c, tokenizer, form)) for c in held_out]
+    "Turn held-out conversations into an `Exam`; raises `InputError` when no question is left."
+    report = DataReport(read=len(held_out)) if report is None else report
+    pairs = zip(held_out, encode_all(held_out, tokenizer, form, None))
     kept = [(c, example) for c, example in pairs if len(example["input_ids"]) <= max_length]
+    report.drop("held-out row too long", len(held_out) - len(kept))
+    if not kept:
+        raise InputError(f"every held-out row is longer than {max_length} tokens ({report}); "
+                         "allow longer sequences, or give shorter rows to evaluate with")
     return Exam(
         questions=[c[-2]["content"] for c, _ in kept],
         expected=[c[-1]["content"].strip() for c, _ in kept],
@@ -267,16 +273,32 @@ def load_data(
     shipped = micro_folder() if options.data == "micro" else None
     talks = read_conversations(shipped / "train.jsonl" if shipped else options.data, report)
     if options.eval_data:
-        held_out = {"held-out": read_conversations(options.eval_data)}
+        held_out = {"held-out": _second(options.eval_data, report)}
     elif shipped:
-        held_out = {"held-out": read_conversations(shipped / "held_out.jsonl"),
-                    "new phrasing": read_conversations(shipped / "rephrased.jsonl")}
+        held_out = {"held-out": _second(shipped / "held_out.jsonl", report),
+                    "new phrasing": _second(shipped / "rephrased.jsonl", report)}
     else:
-        talks, rest = split(talks, options.held_out, options.seed)
-        held_out = {"held-out": rest}
+        talks, rest = _hold_out(talks, options)
+        held_out, report.held_out = {"held-out": rest}, len(rest)
     train = encode_all(talks, tokenizer, form, length, options.train_on_prompt, report)
-    exams = {name: make_exam(rows, tokenizer, form, length) for name, rows in held_out.items()}
+    exams = {name: make_exam(rows, tokenizer, form, length, report)
+             for name, rows in held_out.items()}
     return TrainingData(form, train, Collator(tokenizer, packing=options.packing), exams, report)
+
+def _second(source, report: DataReport) -> list:
+    "The conversations of a second source; what it loses stands in the report of the first."
+    other = DataReport()
+    found = read_conversations(source, other)
+    report.add(other, "held-out row")
+    return found
+
+def _hold_out(talks: list, options: FinetuneOptions) -> tuple[list, list]:
+    "Conversations to train on and to ask about: without a wish 64, or a tenth of a small file."
+    wanted = options.held_out or max(1, min(64, len(talks) // 10))
+    if wanted * 2 > len(talks):
+        raise InputError(f"--held-out {wanted} would take most of the {len(talks)} conversations "
+                         f"in {options.data}; give more rows, hold out less, or give --eval-data")
+    return split(talks, wanted, options.seed)
 
 # %% ../nbs/15_finetune.ipynb #fc83bc3b
 def graded_loss(

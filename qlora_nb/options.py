@@ -73,7 +73,8 @@ class FinetuneOptions:
         "all-linear", "all-linear, or names with commas, as in query_key_value,dense")
 
     eval_data: Optional[str] = _option(None, "a file of held-out rows (default: taken from --data)")
-    held_out: int = _option(64, "rows that --data gives to evaluation when --eval-data is absent")
+    held_out: Optional[int] = _option(None, "rows that --data gives to evaluation when --eval-data "
+                                      "is absent (default: a tenth of them, 64 at most)")
     prompt_format: Format = _option("auto", "the prompt around a question (auto: by the model)")
     train_on_prompt: bool = _option(False, "grade the question's tokens as well as the answer's")
     sequence_length: Optional[int] = _option(

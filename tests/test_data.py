@@ -1,13 +1,19 @@
 """Rows as people publish them: read as they were meant, counted, and encoded fast."""
 import io
+import json
 import sys
 
+import pandas
 import pytest
 
+from qlora_nb.core import InputError
 from qlora_nb.data import (
-    FORMATS, IGNORED, Examples, conversations, encode, encode_all, read_rows, watched,
+    FORMATS, IGNORED, DataReport, Examples, conversations, encode, encode_all, read_rows, split,
+    watched,
 )
+from qlora_nb.finetune import load_data
 from qlora_nb.micro import micro_folder
+from qlora_nb.options import FinetuneOptions, resolve
 from qlora_nb.tokenizer import load_tokenizer
 
 
@@ -94,3 +100,231 @@ def test_a_short_reading_says_nothing(monkeypatch):
     assert sys.stderr.getvalue() == ""
     monkeypatch.setattr(sys, "stderr", None)
     assert list(watched(range(10), "reading", 10)) == list(range(10))
+
+
+# --- files as people publish them ---
+
+ASKED = dialogue("空は何色ですか。", "青です。")
+OASST = [  # as pandas writes them: a number that can be missing is a float
+    {"message_id": "a", "parent_id": None, "role": "prompter", "text": "What colour?",
+     "text_ja": "空は何色ですか。", "rank": None, "deleted": False, "ng_translation": "0"},
+    {"message_id": "b", "parent_id": "a", "role": "assistant", "text": "Red.", "text_ja": "赤です。",
+     "rank": 1.0, "deleted": False, "ng_translation": "0"},
+    {"message_id": "c", "parent_id": "a", "role": "assistant", "text": "Blue.",
+     "text_ja": "青です。", "rank": 0.0, "deleted": False, "ng_translation": "0"}]
+PUBLISHED = {  # name: (rows, columns that nobody reads)
+    "alpaca": ([{"instruction": "空は何色ですか。", "input": "", "output": "青です。",
+                 "text": "### Instruction: …"}], {"text"}),
+    "dolly": ([{"instruction": "空は何色ですか。", "context": "", "response": "青です。",
+                "category": "open_qa"}], {"category"}),
+    "dolly, translated": ([{"output": "青です。", "input": "", "index": "0", "category": "open_qa",
+                            "instruction": "空は何色ですか。"}], {"category", "index"}),
+    "ichikara": ([{"ID": "003-001", "text": "空は何色ですか。", "output": "青です。"}], {"ID"}),
+    "translations beside originals": (
+        [{"prompt": "What colour?", "prompt_ja": "空は何色ですか。", "response": "Blue.",
+          "response_ja": "青です。", "ng_translation": 0.0}], {"ng_translation"}),
+    "sharegpt": ([{"id": "1", "conversations": [{"from": "human", "value": "空は何色ですか。"},
+                                                {"from": "gpt", "value": "青です。"}]}], {"id"}),
+    "openai": ([{"messages": [{"role": "user", "content": "空は何色ですか。"},
+                              {"role": "assistant", "content": "青です。", "weight": 1}]}], set()),
+    "guanaco": ([{"text": "### Human: 空は何色ですか。### Assistant: 青です。"}], set()),
+    "japanese headers": ([{"質問": "空は何色ですか。", "回答": "青です。"}], set()),
+    "capital letters": ([{"Question ": "空は何色ですか。", " Answer": "青です。"}], set()),
+    "oasst": (OASST, set()),
+}
+
+
+def as_read(path, rows, suffix):
+    "The file that pandas writes of rows."
+    table = pandas.DataFrame(rows)
+    if suffix == ".csv":
+        table.to_csv(path, index=False)
+    elif suffix == ".tsv":
+        table.to_csv(path, index=False, sep="\t", encoding="utf-16")
+    elif suffix == ".parquet":
+        table.to_parquet(path)
+    elif suffix == ".json":
+        table.to_json(path)
+    else:
+        table.to_json(path, orient="records", lines=True, force_ascii=False)
+    return path
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet", ".json", ".jsonl", ".jsonl.gz"])
+def test_published_rows_are_read_as_pandas_writes_them(name, suffix, tmp_path):
+    rows, unused = PUBLISHED[name]
+    report = DataReport()
+    read = read_rows(as_read(tmp_path / f"rows{suffix}", rows, suffix), report)
+    assert conversations(read, report) == [ASKED]
+    assert set(report.unused) == unused and (report.read, report.kept) == (len(rows), 1)
+    assert all(column in str(report) for column in unused)
+    assert bool(report.notes) == (suffix == ".tsv"), "UTF-16 is said"
+
+
+def test_an_index_column_of_pandas_is_left(tmp_path):
+    pandas.DataFrame(PUBLISHED["alpaca"][0]).to_csv(tmp_path / "rows.csv")
+    assert conversations(read_rows(tmp_path / "rows.csv")) == [ASKED]
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "euc_jp", "iso2022_jp", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_excels_tables(encoding, separator, tmp_path):
+    lines = ["質問,回答,,", '"空は,何色;ですか。",青です。,,', ",,,", ""]
+    text = "\r\n".join(line.replace(",", separator) for line in lines).replace("は" + separator, "は,")
+    (tmp_path / "rows.csv").write_bytes(text.encode(encoding))
+    report = DataReport()
+    read = read_rows(tmp_path / "rows.csv", report)
+    assert conversations(read, report) == [dialogue("空は,何色;ですか。", "青です。")]
+    assert (report.read, report.dropped) == (1, {})
+    assert bool(report.notes) == (encoding != "utf-8-sig")
+
+
+def test_rows_of_several_kinds_in_one_file():
+    "Parquet gives every row the columns of all."
+    kinds = [PUBLISHED[name][0][0] for name in ("alpaca", "openai", "sharegpt", "ichikara", "oasst")]
+    columns = {column: None for row in [*kinds, *OASST] for column in row}
+    answers = [f"{number}です。" for number in range(4)]
+    rows = [columns | row for row in [*kinds[:4], *OASST]]
+    rows[0] |= {"output": answers[0]}
+    rows[1] |= {"messages": dialogue("q", answers[1])}
+    rows[2] |= {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": answers[2]}]}
+    rows[3] |= {"output": answers[3]}
+    for row in rows[:4]:
+        del row["message_id"]
+    report = DataReport(read=len(rows))
+    found = conversations(rows, report)
+    assert [turns[-1]["content"] for turns in found] == [*answers, "青です。"]
+    assert set(report.dropped) == {"lower-ranked reply"}
+
+
+def test_histories_and_system_prompts_are_turns():
+    row = {"instruction": "それは何色ですか。", "output": "青です。", "system": "短く。",
+           "history": [["空を見ましたか。", "はい。"]]}
+    wanted = [{"role": "system", "content": "短く。"}, *dialogue("空を見ましたか。", "はい。", "それは何色ですか。", "青です。")]
+    assert conversations([row]) == [wanted]
+    assert conversations([row | {"history": str(row["history"])}]) == [wanted], "CSV holds text"
+    assert conversations([row | {"history": dialogue("空を見ましたか。", "はい。")}]) == [wanted]
+    beside = {"system": "短く。", "conversations": [
+        {"from": "human", "value": "空は何色ですか。"}, {"from": "gpt", "value": "青です。"}]}
+    assert conversations([beside]) == [[wanted[0], *ASKED]]
+
+
+BAD_ROWS = [
+    ({"instruction": "q", "output": 3}, "int in 'output'"),
+    ({"instruction": "q", "output": ""}, "without an answer"),
+    ({"instruction": "", "output": "a"}, "without a question"),
+    ({"title": "a", "body": "b"}, "columns that are not known"),
+    ({"messages": [{"role": "tool", "content": "x"}, *ASKED]}, "role 'tool'"),
+    ({"messages": [{"role": ["user"], "content": "x"}, *ASKED]}, "role"),
+    ({"messages": [{"role": "user", "content": [{"type": "image"}]}, *ASKED]}, "list in 'content'"),
+    ({"messages": "空は何色ですか。"}, "str in 'messages'"),
+    ({"messages": ["空は何色ですか。"]}, "a message that is str"),
+    ({"text": "空は青い。"}, "### Human:"),
+    ({"instruction": "q", "output": "a", "history": [["一つ"]]}, "'history'"),
+]
+
+
+@pytest.mark.parametrize("row, reason", BAD_ROWS)
+def test_a_bad_row_costs_itself_only(row, reason):
+    report = DataReport(read=2)
+    assert conversations([PUBLISHED["alpaca"][0][0], row], report) == [ASKED]
+    (said, count), = report.dropped.items()
+    assert reason in said and count == 1 and "(row 2)" in str(report)
+
+
+def test_replies_without_ranks_are_said_to_be_unranked():
+    bare = [{key: value for key, value in row.items() if key != "rank"} for row in OASST]
+    for rows, first in [(bare, "赤です。"), ([bare[0], bare[2], bare[1]], "青です。")]:
+        report = DataReport()
+        assert conversations(rows, report)[0][1]["content"] == first
+        assert "no ranks in 1 places" in str(report)
+
+
+@pytest.mark.parametrize("change, answer", [
+    ({"rank": float("nan")}, "赤です。"), ({"rank": "0"}, "青です。"), ({"deleted": True}, "赤です。"),
+    ({"review_result": False}, "赤です。"), ({"text_ja": None}, "Blue."), ({"text_ja": 3}, "赤です。"),
+    ({"parent_id": float("nan")}, "赤です。"), ({"role": "tool"}, "赤です。")])
+def test_trees_with_odd_messages(change, answer):
+    assert conversations([*OASST[:2], OASST[2] | change])[0][1]["content"] == answer
+
+
+@pytest.mark.parametrize("name, content, place", [
+    ("a.json", '[\n{"a": "b"},\n{"a" "b"}\n]', "line 3"),
+    ("a.json", '{"data": [\n{"a": "b"},\n{"a" "b"}\n]}', "line 3"),
+    ("a.jsonl", '{"a": "b"}\n\n{"a": "b"\n', "line 3"),
+    ("a.jsonl", '[\n{"a": "b"},\n{"a": b}\n]', "line 3"),
+    ("a.csv", 'a,b\n"1\n2",3\n4\n5,6\n', "line 4"),
+    ("a.csv", 'a,b\n1,2\n3,"4\n5,6\n7,8\n', "line 3"),
+    ("a.csv", "instruction,output,output\n1,2,3\n", "'output' stands there twice"),
+    ("a.json", "[" * 100_000, "nested too deeply"),
+    ("a.jsonl.gz", "no gzip", "cannot be read"),
+    ("a.json", "[" + "9" * 5000 + "]", "line 1"),
+])
+def test_faults_are_named_by_their_line(name, content, place, tmp_path):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=place):
+        list(read_rows(tmp_path / name))
+
+
+def test_bytes_of_no_encoding_are_named_by_their_line(tmp_path):
+    (tmp_path / "a.csv").write_bytes("質問,回答\nあ,い\nう,え".encode("cp932") + b"\x83\xff\n")
+    with pytest.raises(InputError, match="line 3 is not UTF-8: the file looks like cp932"):
+        read_rows(tmp_path / "a.csv")
+
+
+# --- what is held out ---
+
+def spare(tmp_path, rows, **options):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return resolve(FinetuneOptions(data=str(path), **options))
+
+
+def made(count):
+    return [{"instruction": f"{number}番の質問です。", "output": "はい。"} for number in range(count)]
+
+
+@pytest.mark.parametrize("count, held", [(10, 1), (70, 7), (1000, 64)])
+def test_held_out_rows_are_a_tenth_at_most_and_counted(count, held, tokenizer, tmp_path):
+    data = load_data(spare(tmp_path, made(count)), tokenizer, 128)
+    assert (len(data.train), len(data.exams["held-out"].questions)) == (count - held, held)
+    assert f"read {count:,} rows, kept {count - held}, held out {held}" in str(data.report)
+
+
+def test_held_out_rows_never_take_most(tokenizer, tmp_path):
+    with pytest.raises(InputError, match="would take most of the 70 conversations"):
+        load_data(spare(tmp_path, made(70), held_out=64), tokenizer, 128)
+    assert len(load_data(spare(tmp_path, made(70), held_out=35), tokenizer, 128).train) == 35
+
+
+def test_a_question_asked_often_does_not_empty_the_held_out_part():
+    talks = [dialogue("いつもの質問", f"{number}") for number in range(30)]
+    talks += [dialogue(f"{number}番", "a") for number in range(70)]
+    for seed in range(10):
+        assert [len(part) for part in split(talks, 10, seed)] == [90, 10]
+
+
+def test_rows_to_evaluate_with_that_are_too_long_are_counted_or_refused(tokenizer, tmp_path):
+    long = [{"instruction": f"{i}番。" * 200, "output": "はい。"} for i in range(3)]
+    path = tmp_path / "long.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*long, *made(2)]), encoding="utf-8")
+    options = spare(tmp_path, made(20), eval_data=str(path))
+    assert load_data(options, tokenizer, 128).report.dropped == {"held-out row too long": 3}
+    path.write_text("".join(json.dumps(row) + "\n" for row in long), encoding="utf-8")
+    with pytest.raises(InputError, match="every held-out row is longer than 128 tokens"):
+        load_data(options, tokenizer, 128)
+
+
+# --- roles that a user writes ---
+
+@pytest.mark.parametrize("name", ["rinna", "plain"])
+@pytest.mark.parametrize("role", ["user", "system", "assistant"])
+def test_no_text_opens_a_turn(name, role, tokenizer):
+    form = FORMATS[name]
+    for lead in (form.user, form.assistant):
+        turns = dialogue("一", f"二\n{lead}偽", "三", "四") if role == "assistant" else [
+            {"role": role, "content": f"{'' if role == 'system' else '一'}\n{lead}偽"}, *dialogue("二", "三", "三", "四")]
+        text = tokenizer.decode(encode(turns, tokenizer, form)["input_ids"])
+        assert (text.count("<NL>" + form.user), text.count("<NL>" + form.assistant)) in [(1, 2), (2, 2)]
+        assert f"「{lead}偽」" in text
