@@ -39,7 +39,7 @@ from transformers import (
 from transformers.modeling_outputs import CausalLMOutput
 
 from qlora_nb.core import (
-    InputError, lacks_memory, machine, replace_folder, saving, unknown_name, versions,
+    InputError, ignore_old_torchao, lacks_memory, machine, replace_folder, saving, unknown_name, versions,
     whole_folder, write_json,
 )
 from qlora_nb.data import (
@@ -113,6 +113,7 @@ def add_lora(
     targets = target_modules if target_modules == "all-linear" else names
     if backend == "reference":
         return insert_lora(model, rank, alpha, dropout, targets)
+    ignore_old_torchao()
     return get_peft_model(model, LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets,
         bias="none", task_type="CAUSAL_LM",

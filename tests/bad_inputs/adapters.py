@@ -1,6 +1,96 @@
 """Adapters that are damaged, fit nothing, or hold what cannot be merged."""
+import json
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
 from bad_inputs import Bad
 
+LAYER = "base_model.model.gpt_neox.layers.0.attention.dense"
+CONFIG = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "micro", "r": 4,
+          "lora_alpha": 8, "target_modules": ["gpt_neox.layers.0.attention.dense"]}
+
+
+def adapter(folder: Path, weights: dict | None = None, **changes) -> Path:
+    "A LoRA adapter of one layer of the micro model; `changes` are made in its configuration."
+    plain = {f"{LAYER}.lora_A.weight": torch.ones(4, 192), f"{LAYER}.lora_B.weight": torch.ones(192, 4)}
+    (folder / "odd").mkdir()
+    save_file(plain if weights is None else weights, folder / "odd" / "adapter_model.safetensors")
+    (folder / "odd" / "adapter_config.json").write_text(json.dumps(CONFIG | changes))
+    return folder / "odd"
+
+
+def spoiled(how, folder: Path) -> None:
+    "A good adapter, and what `how` does to its folder."
+    how(adapter(folder))
+
+
+def refused(title, words, make, *options, command="merge") -> Bad:
+    "A command on the adapter `odd`."
+    return Bad(title, [command, "--adapter", "odd", *options], words, make)
+
+
+def with_config(title, words, *options, **changes) -> Bad:
+    return refused(title, words, partial(adapter, **changes), *options)
+
+
+def with_weights(title, words, weights, *options, **changes) -> Bad:
+    return refused(title, words, partial(adapter, weights=weights, **changes), *options)
+
+
+def cut(path: Path) -> None:
+    file = path / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def pickled(path: Path) -> None:
+    (path / "adapter_model.safetensors").rename(path / "adapter_model.bin")
+
+
+def of_other_base(path: Path) -> None:
+    base = {"model": "other", "fingerprint": "0" * 16}
+    (path / "run.json").write_text(json.dumps({"options": {"model": "micro"}, "base": base}))
+
+
+A, B = f"{LAYER}.lora_A.weight", f"{LAYER}.lora_B.weight"
+GROWN = {A: torch.ones(4, 192), B: torch.ones(192, 4),
+         "base_model.model.gpt_neox.embed_in.weight": torch.ones(9, 192)}
 ROWS = [
     Bad("an adapter that is not there", ["generate", "--adapter", "./nowhere", "a"], ["nowhere"]),
+    Bad("no fine-tune before the first question", ["generate", "a"],
+        ["runs/micro", "qlora-nb finetune"]),
+    refused("a folder with weights and no adapter_config.json", ["odd", "adapter_config.json"],
+            partial(spoiled, lambda path: (path / "adapter_config.json").unlink())),
+    refused("an adapter_config.json that is a list", ["odd", "damaged", "adapter_config.json"],
+            partial(spoiled, lambda path: (path / "adapter_config.json").write_text("[]"))),
+    refused("an adapter whose weights break off", ["odd", "damaged"], partial(spoiled, cut)),
+    refused("an adapter's weights only as pickle", ["odd", "pickle"], partial(spoiled, pickled)),
+    refused("an adapter of another base model's run", ["'other'", "micro"],
+            partial(spoiled, of_other_base), "--model", "micro"),
+    with_weights("an adapter with NaN", ["NaN"], {A: torch.full((4, 192), torch.nan)}),
+    with_weights("an adapter without weights", ["odd", "no weights"], {}),
+    with_weights("an adapter of another width", ["odd", "does not fit"],
+                 {A: torch.ones(4, 64), B: torch.ones(64, 4)}),
+    with_weights("an adapter with half of its weights", ["odd", "does not fit", "lora_B"],
+                 {A: torch.ones(4, 192)}),
+    with_weights("an adapter with an embedding of more tokens", ["odd", "does not fit"], GROWN),
+    with_config("an adapter without the name of its base", ["--model"],
+                base_model_name_or_path=None),
+    with_config("an adapter whose base model is gone", ["./gone"],
+                base_model_name_or_path="./gone"),
+    with_config("an adapter for layers that the model lacks", ["odd", "q_proj"],
+                target_modules=["q_proj"]),
+    with_config("an adapter of a kind that peft does not know", ["LORA2"], peft_type="LORA2"),
+    with_config("prompt tuning that shall be merged", ["PROMPT_TUNING", "tokens"],
+                peft_type="PROMPT_TUNING", num_virtual_tokens=4),
+    with_config("activated LoRA that shall be merged", ["odd", "aLoRA"],
+                alora_invocation_tokens=[5, 6]),
+    with_config("an adapter that began with a random part of its base", ["pissa_niter_4"],
+                init_lora_weights="pissa_niter_4"),
+    with_config("PiSSA that shall be merged into a quantized base", ["pissa", "--quantization none"],
+                "--quantization", "nf4", init_lora_weights="pissa"),
+    refused("DoRA on this library's own layers", ["odd", "use_dora"],
+            partial(adapter, use_dora=True), "--backend", "reference", "a", command="generate"),
 ]
