@@ -4,10 +4,13 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'Device', 'Backend', 'Quantization', 'Schedule', 'Optimizer', 'Format', 'FinetuneOptions', 'resolve',
-           'differences', 'GenerateOptions', 'ChatOptions', 'MergeOptions', 'check_sampling', 'MemoryOptions']
+           'differences', 'GenerateOptions', 'ChatOptions', 'MergeOptions', 'check_sampling', 'as_text',
+           'MemoryOptions']
 
 # %% ../nbs/options.ipynb #7902c076
+import codecs
 import math
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, Optional
 
@@ -72,7 +75,8 @@ class FinetuneOptions:
         "all-linear", "all-linear, or names with commas, as in query_key_value,dense")
 
     eval_data: Optional[str] = _option(None, "a file of held-out rows (default: taken from --data)")
-    held_out: int = _option(64, "rows that --data gives to evaluation when --eval-data is absent")
+    held_out: Optional[int] = _option(None, "rows that --data gives to evaluation when --eval-data "
+                                      "is absent (default: a tenth of them, 64 at most)")
     prompt_format: Format = _option("auto", "the prompt around a question (auto: by the model)")
     train_on_prompt: bool = _option(False, "grade the question's tokens as well as the answer's")
     sequence_length: Optional[int] = _option(
@@ -215,6 +219,21 @@ def check_sampling(
         raise InputError(f"--top-p is {options.top_p}; it must be above 0 and at most 1")
     if not 0 <= options.seed < 2**32:
         raise InputError(f"--seed is {options.seed}; it must be from 0 to {2**32 - 1}")
+
+# %% ../nbs/options.ipynb #c2f6a8e4
+def as_text(
+    raw: bytes | str,  # from a pipe, or an argument of the command line
+    encoding: str | None = None,  # what the stream it came from is read in
+) -> str:
+    "What was typed, without a byte order mark; raises `InputError` for what is no text."
+    with suppress(UnicodeError):
+        raw = raw if isinstance(raw, bytes) else raw.encode("utf-8", "surrogateescape")
+        marked = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        for name in ["utf-16"] if marked else ["utf-8-sig", encoding or "utf-8"]:
+            with suppress(UnicodeDecodeError, LookupError):
+                if "\0" not in (text := raw.decode(name)):
+                    return text
+    raise InputError("the question is not UTF-8; convert it, as with iconv -f CP932 -t UTF-8")
 
 # %% ../nbs/options.ipynb #5ea394d0
 @dataclass(frozen=True)
