@@ -106,8 +106,6 @@ MODELS = {
     "cyberagent/open-calm-3b": Shape(32, 2560, 32, 52_096),
     "cyberagent/open-calm-7b": Shape(32, 4096, 32, 52_224),
     "line-corporation/japanese-large-lm-3.6b": Shape(30, 3072, 32, 51_200, tied=True),
-    "abeja/gpt-neox-japanese-2.7b": Shape(
-        32, 2560, 32, 32_000, tied=True, family="gpt_neox_japanese"),
     "EleutherAI/gpt-neox-20b": Shape(44, 6144, 64, 50_432, parallel=True, rotary=0.25),
     "llama-7b": Shape(32, 4096, 32, 32_000, 11_008, family="llama"),
     "llama-13b": Shape(40, 5120, 40, 32_000, 13_824, family="llama"),

@@ -9,7 +9,6 @@ __all__ = ['FAMILY', 'BUFFERS', 'fetch_model', 'read_config', 'weight_files', 'c
 # %% ../nbs/models.ipynb #b550eb73
 import copy
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, GPTNeoXForCausalLM
 
-from .core import InputError, hub_folder
+from .core import InputError, hub_folder, read_json
 from .micro import micro_folder
 from .qlora import load_4bit, quantize_model
 
@@ -58,7 +57,7 @@ def read_config(
                          "have none; give the base model's own folder, or merge the two first")
     if not file.is_file():
         raise InputError(f"{folder} has no config.json; a model folder has one beside its weights")
-    _refuse_others(folder, _json_object(file))
+    _refuse_others(folder, read_json(file))
     try:
         config = AutoConfig.from_pretrained(folder)
     except Exception as error:  # each field fails in its own way
@@ -71,17 +70,6 @@ def read_config(
     if weights:
         check_weights(folder, config)
     return config
-
-def _json_object(file: Path) -> dict:
-    "The object in a JSON file."
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON ({error}); fetch it again") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file} holds a {type(content).__name__}; expected an object with names "
-                         "and values: fetch it again")
-    return content
 
 def _reason(error: Exception) -> str:
     "An exception in one line."
@@ -110,7 +98,7 @@ def weight_files(
     if whole.is_file():
         return [whole]
     if index.is_file():
-        parts = _json_object(index).get("weight_map")
+        parts = read_json(index).get("weight_map")
         if not parts or not isinstance(parts, dict):
             raise InputError(f"{index} has no weight_map; fetch it again")
         lost = sorted(part for part in {*parts.values()} if not (folder / part).is_file())

@@ -7,7 +7,6 @@ __all__ = ['NORMAL', 'UNKNOWN', 'CONTROL', 'USER_DEFINED', 'UNUSED', 'BYTE', 'NA
            'SentencePieceModel', 'read_sentencepiece', 'sentencepiece_tokenizer', 'load_tokenizer']
 
 # %% ../nbs/12_tokenizer.ipynb #a7493a55
-import json
 import struct
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from .core import InputError, hub_folder, whole_file
+from .core import InputError, hub_folder, read_json, whole_file
 
 # %% ../nbs/12_tokenizer.ipynb #6e8a1b38
 def train_sentencepiece(
@@ -183,6 +182,7 @@ def _ids(processor: SentencePieceProcessor) -> dict[str, int]:
 # %% ../nbs/12_tokenizer.ipynb #dbbb3dbe
 def sentencepiece_tokenizer(
     path,  # a SentencePiece unigram model: spiece.model, tokenizer.model
+    added_tokens: dict = {},  # id -> AddedToken, behind the model's own pieces
     **special_tokens: str,  # bos_token, eos_token, pad_token, unk_token; else the model's own
 ) -> PreTrainedTokenizerFast:  # encodes, decodes, saves and reloads as SentencePiece does
     "A tokenizer that agrees with SentencePiece, made of parts that `AutoTokenizer` reloads."
@@ -200,10 +200,22 @@ def sentencepiece_tokenizer(
         for text, _, kind in model.pieces
         if kind in (CONTROL, UNKNOWN)  # or a symbol that would not survive normalization, as \n
         or (kind == USER_DEFINED and tokenizer.normalizer.normalize_str(text) != text)])
+    _add(tokenizer, added_tokens, path)
     own = {f"{name}_token": processor.id_to_piece(id) for name, id in _ids(processor).items()}
     known = {name: text for name, text in special_tokens.items()
              if tokenizer.token_to_id(text) is not None}
     return _wrap({"tokenizer_object": tokenizer}, own | known, split_special_tokens=True)
+
+def _add(tokenizer: Tokenizer, added_tokens: dict, source) -> None:
+    "Give added tokens the ids that they had; raises `InputError` where that cannot be."
+    for id, token in sorted(added_tokens.items()):
+        if id == tokenizer.get_vocab_size():
+            tokenizer.add_tokens([token])
+        if tokenizer.token_to_id(token.content) != id:
+            have = tokenizer.id_to_token(id)
+            raise InputError(f"the token {token.content!r} was added with id {id}, which "
+                             f"{'is ' + repr(have) if have else 'does not follow'} in {source}; "
+                             "take the two files from one model")
 
 # %% ../nbs/12_tokenizer.ipynb #a6e85d5f
 NAMES = ["bos_token", "eos_token", "pad_token", "unk_token"]
@@ -212,28 +224,76 @@ def _special_tokens(
     folder: Path,
 ) -> dict:  # bos_token, eos_token, pad_token, unk_token -> text, those that are declared
     "The special tokens that a folder's tokenizer_config.json or special_tokens_map.json name."
+    return {name: text for name, text in _declared(folder).items() if name in NAMES}
+
+def _declared(folder: Path) -> dict[str, str]:
+    "Each token that a folder names by its role: eos_token, mask_token, ..."
     declared = _json(folder / "special_tokens_map.json")
     declared |= {k: v for k, v in _json(folder / "tokenizer_config.json").items() if v}
-    texts = {name: declared.get(name) for name in NAMES}
-    return {name: text["content"] if isinstance(text, dict) else text
-            for name, text in texts.items() if text}
+    texts = {name: value["content"] if isinstance(value, dict) and "content" in value else value
+             for name, value in declared.items() if name.endswith("_token") and value}
+    for name in NAMES:
+        if not isinstance(texts.get(name, ""), str):
+            raise InputError(f"{folder} says {name} is {texts[name]!r}; expected the token's text: "
+                             "correct its tokenizer_config.json")
+    return texts
 
 def _ids_of_config(folder: Path, tokenizer: Tokenizer) -> dict:
     "The tokens that config.json names by their ids."
     config = _json(folder / "config.json")
     ids = {name: config.get(f"{name}_id") for name in NAMES}
-    return {name: tokenizer.id_to_token(id) for name, id in ids.items() if isinstance(id, int)}
+    return {name: tokenizer.id_to_token(id) for name, id in ids.items()
+            if isinstance(id, int) and id >= 0}  # -1 stands for none
 
 # %% ../nbs/12_tokenizer.ipynb #802379c6
 FILES = ["*.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-         "config.json"]
+         "added_tokens.json", "config.json"]
 
 def _json(path: Path) -> dict:
-    "The content of a JSON file; empty when there is no such file."
+    "The object in a JSON file; empty when there is no such file."
+    return read_json(path) if path.exists() else {}
+
+# %% ../nbs/12_tokenizer.ipynb #6be2f7d8
+def _added_tokens(
+    folder: Path,
+) -> dict[int, AddedToken]:
+    "The tokens that a folder's files add to those of its SentencePiece model, by their ids."
+    config, rows = _json(folder / "tokenizer_config.json"), _rows(folder)
+    flags = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}; copy or download it again") from error
+        entries = [(id, {"content": text, "normalized": False})
+                   for text, id in _json(folder / "added_tokens.json").items()]
+        entries += (config.get("added_tokens_decoder") or {}).items()
+        entries += [(entry["id"], entry)
+                    for entry in _json(folder / "tokenizer.json").get("added_tokens") or []]
+        tokens = {int(id): AddedToken(**{key: entry[key] for key in flags if key in entry})
+                  for id, entry in entries}
+    except InputError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"the added tokens of {folder} cannot be read ({error!r}); save the "
+                         "tokenizer again") from error
+    idle = {text for name, text in _declared(folder).items()
+            if name not in ("bos_token", "eos_token", "unk_token")}
+    return {id: token for id, token in tokens.items()
+            if id < rows or token.content not in idle}
+
+def _rows(folder: Path) -> float:
+    "For how many ids the model has a row; infinite where there is no model yet."
+    return _json(folder / "config.json").get("vocab_size", float("inf"))
+
+def _within_rows(
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,  # of tokenizer and model
+) -> PreTrainedTokenizerFast:
+    "The same tokenizer; raises `InputError` for a token that the model has no row for."
+    id, text = min(((id, text) for text, id in tokenizer.get_vocab().items()
+                    if id >= _rows(folder)), default=(None, None))
+    if id is not None:
+        raise InputError(f"the token {text!r} of the tokenizer in {folder} has id {id}, and the "
+                         f"model has rows for {_rows(folder)} ids; take the model's own tokenizer, "
+                         "or resize its embeddings")
+    return tokenizer
 
 # %% ../nbs/12_tokenizer.ipynb #cac8f853
 def load_tokenizer(
@@ -246,7 +306,9 @@ def load_tokenizer(
         folder = hub_folder(str(source), FILES, revision)
     pieces = sorted(folder.glob("*.model"), key=lambda p: (p.name != "spiece.model", p.name))
     if pieces:
-        return sentencepiece_tokenizer(pieces[0], **_special_tokens(folder))
+        tokenizer = sentencepiece_tokenizer(pieces[0], _added_tokens(folder),
+                                            **_special_tokens(folder))
+        return _within_rows(tokenizer, folder)
     file = folder / "tokenizer.json"
     if not file.exists():
         raise InputError(f"{source} holds no tokenizer: expected a SentencePiece model "
@@ -258,4 +320,5 @@ def load_tokenizer(
                          "copy or download it again") from error
     split = bool(_json(folder / "tokenizer_config.json").get("split_special_tokens"))
     special_tokens = _ids_of_config(folder, tokenizer) | _special_tokens(folder)
-    return _wrap({"tokenizer_file": str(file)}, special_tokens, split_special_tokens=split)
+    tokenizer = _wrap({"tokenizer_file": str(file)}, special_tokens, split_special_tokens=split)
+    return _within_rows(tokenizer, folder)

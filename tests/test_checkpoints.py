@@ -1,14 +1,17 @@
 """Checkpoints as people have them: what is odd and right trains, what is wrong is named."""
+import json
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conftest import write_rows
 from qlora_nb.core import InputError
 from qlora_nb.micro import micro_folder
 from qlora_nb.models import load_base, read_config, scan_weights
+from qlora_nb.tokenizer import load_tokenizer
 
 MICRO = micro_folder() / "model"
 FAST = ["--steps", "2", "--batch-size", "2", "--held-out", "1", "--eval-steps", "0",
@@ -73,3 +76,43 @@ def test_a_tied_model_needs_no_head(tmp_path):
     config.save_pretrained(model)
     loaded = load_base(model, "none")
     assert loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
+
+
+TEXT = "<|user|>札幌は<|sys|>北海道の <|user|>"
+
+
+def test_added_tokens_keep_their_ids(tmp_path, called, few):
+    "Whichever file names them; SentencePiece's own knows nothing of them."
+    tokenizer = AutoTokenizer.from_pretrained(MICRO)
+    tokenizer.add_tokens(["<|user|>", "<|sys|>"])
+    model = AutoModelForCausalLM.from_pretrained(MICRO, dtype=torch.float16)
+    model.resize_token_embeddings(len(tokenizer))
+    for name in ("new", "old"):
+        model.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+        shutil.copy(MICRO / "spiece.model", tmp_path / name)
+    (tmp_path / "old" / "tokenizer.json").unlink()  # as transformers 4 saved a slow tokenizer
+    (tmp_path / "old" / "added_tokens.json").write_text('{"<|user|>": 2048, "<|sys|>": 2049}')
+    expected = tokenizer(TEXT, add_special_tokens=False).input_ids
+    assert expected[0] == expected[-1] == 2048
+    for name in ("new", "old"):
+        loaded = load_tokenizer(tmp_path / name)
+        assert loaded(TEXT, split_special_tokens=True).input_ids == expected
+        assert len(loaded) == 2050 and loaded.decode(expected) == tokenizer.decode(expected)
+    done = called("finetune", *FAST, "--model", "old", "--data", few, "--output", "run")
+    assert done.returncode == 0, done.stderr
+    assert called("merge", "--adapter", "run", "--output", "merged").returncode == 0
+    merged = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    assert len(merged) == 2050 and merged(TEXT, add_special_tokens=False).input_ids == expected
+
+
+def test_a_role_that_no_text_asks_for_may_lack_its_row(tmp_path):
+    "transformers adds rinna's [MASK] and LINE's <pad> behind the vocabulary when it saves them."
+    model = shutil.copytree(MICRO, tmp_path / "model")
+    (model / "added_tokens.json").write_text('{"[MASK]": 2048}')
+    settings = json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (model / "tokenizer_config.json").write_text(json.dumps(settings | {"mask_token": "[MASK]"}))
+    assert len(load_tokenizer(model)) == 2048
+    (model / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": "[MASK]"}))
+    with pytest.raises(InputError, match=r"'\[MASK\]'.* id 2048"):
+        load_tokenizer(model)
