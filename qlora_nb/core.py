@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'InputError', 'unknown_name', 'whole_file', 'whole_folder', 'replace_folder', 'write_json', 'read_json',
-           'lacks_memory', 'saving', 'versions', 'machine', 'place', 'stored_result', 'hub_folder']
+           'lacks_memory', 'saving', 'versions', 'machine', 'place', 'stored_result', 'ignore_old_torchao',
+           'hub_folder']
 
 # %% ../nbs/core.ipynb #a2a77f05
 import difflib
@@ -14,6 +15,7 @@ import os
 import platform
 import re
 import shutil
+import sys
 import tempfile
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -205,6 +207,23 @@ def stored_result(
             return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     raise InputError(f"there is no stored result {name!r}; run the script in benchmarks/ that "
                      "measures it")
+
+# %% ../nbs/core.ipynb #c2f7a9e4
+def ignore_old_torchao() -> None:
+    "Let peft do without a torchao that is too old for it, instead of refusing layers in float."
+    from peft.import_utils import is_torchao_available
+
+    try:
+        is_torchao_available()
+    except ImportError:
+        loaded = sys.modules.get("torchao")
+        sys.modules["torchao"] = None
+        try:
+            is_torchao_available()
+        finally:
+            del sys.modules["torchao"]
+            if loaded:
+                sys.modules["torchao"] = loaded
 
 # %% ../nbs/core.ipynb #2f8ca127
 def hub_folder(
