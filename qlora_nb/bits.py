@@ -102,11 +102,21 @@ def bit_strip(
     "The bits of one number in several types."
     rows = []
     for dtype in dtypes:
-        x = torch.tensor(value, dtype=torch.float64).to(dtype)
+        x = _rounded(value, dtype)
         widths = (1, *_layout(dtype))
         bits = "".join(f"{part.item():0{width}b}" for part, width in zip(fields(x), widths))
         rows.append((f"{str(dtype).removeprefix('torch.')} {x.item():.8g}", bits, widths))
     return BitStrip(rows)
+
+def _rounded(value: float, dtype: torch.dtype) -> torch.Tensor:
+    "The nearest value of a type; torch alone goes from float64 to 16 bits by float32 and rounds twice."
+    exact = torch.tensor(value, dtype=torch.float64)
+    near = exact.float()
+    if dtype == torch.float32 or near.double() == exact:
+        return near.to(dtype)
+    # Cut instead, and let an odd last bit tell the second rounding that something was cut off.
+    cut = near.view(torch.int32) - (near.double().abs() > exact.abs()).int()
+    return (cut | 1).view(torch.float32).to(dtype)
 
 # %% ../nbs/00_bits.ipynb #088cd783
 def decode(
@@ -147,8 +157,16 @@ def same_bits(
             raise InputError(f"same_bits got a {kind}; expected two tensors: use torch.as_tensor")
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
-    raw_a, raw_b = (x.detach().reshape(-1).contiguous().view(torch.uint8).cpu() for x in (a, b))
-    return torch.equal(raw_a, raw_b)
+    return torch.equal(_bytes(a), _bytes(b))
+
+def _bytes(x: torch.Tensor) -> torch.Tensor:
+    "The bytes of the values in row order; a view that negates or conjugates does it first."
+    if x.layout != torch.strided or x.is_meta:
+        kind = "without memory" if x.is_meta else f"of {x.layout}"
+        raise InputError(f"same_bits got a tensor {kind}; expected dense values: use .to_dense() "
+                         "for a sparse tensor, and give a meta tensor values first")
+    plain = x.detach().resolve_conj().resolve_neg()
+    return plain.reshape(-1).contiguous().view(torch.uint8).cpu()
 
 # %% ../nbs/00_bits.ipynb #38d82ff3
 def pack(
