@@ -14,6 +14,7 @@ import sys
 import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
+from functools import partial
 
 from rich.console import Console
 from rich.markup import escape
@@ -101,14 +102,14 @@ def gpu_table(
     return table
 
 # %% ../nbs/cli.ipynb #63aaa817
-def _finetune(options: FinetuneOptions, prompts: list[str], console: Console) -> None:
+def _finetune(options: FinetuneOptions, prompts: list[str], console: Console, given=None) -> None:
     "Fine-tune, print the tables, and say where everything is."
     from qlora_nb.finetune import finetune
 
-    record = finetune(options)
+    record = finetune(options, given)
     console.print(answers_table(record), numbers_table(record), sep="\n")
     folder = record["options"]["output"]
-    console.print(f"adapter, loss.png and run.json are in {folder}", soft_wrap=True)
+    console.print(f"adapter, loss.png and run.json are in {folder}", soft_wrap=True, markup=False)
 
 def _generate(options: GenerateOptions, prompts: list[str], console: Console) -> None:
     "Answer the prompts of the command line, or those of standard input, a line each."
@@ -308,6 +309,10 @@ def _run(command: str, arguments: list[str]) -> int:
         known = ["--" + field.name.replace("_", "-") for field in fields(options)]
         raise unknown_name("option", unknown[0], known)
     _quieten()
+    if options is FinetuneOptions:  # --resume takes the others from the run that it continues
+        names = [argument.partition("=")[0].lstrip("-").replace("-", "_") for argument in arguments]
+        run = partial(run, given={field.name for field in fields(options)} & {
+            name.removeprefix("no_") for name in names})
     run(parsed, getattr(rest, "prompts", []), Console())
     return 0
 

@@ -11,13 +11,15 @@ __all__ = ['PACKAGES', 'InputError', 'unknown_name', 'whole_file', 'whole_folder
 import difflib
 import errno
 import json
+import math
 import os
 import platform
 import re
+import secrets
 import shutil
 import sys
-import tempfile
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -52,18 +54,18 @@ def whole_file(
     "Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    # mkstemp makes the file private; give it the rights that an ordinary new file would have.
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(name, 0o666 & ~umask)
+    temporary = _unused(path.parent, path.suffix)
+    temporary.open("xb").close()  # with the rights that the umask gives to any new file
     try:
-        yield Path(name)
-        _sync(Path(name))
-        os.replace(name, path)
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
     finally:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+
+def _unused(folder: Path, suffix: str = "") -> Path:
+    "A hidden name in `folder` that nothing has: short, since the final name may be a long one."
+    return folder / f".{secrets.token_hex(6)}{suffix}"
 
 def _sync(path: Path) -> None:
     "Flush a file to the disk, so that a rename never points at data that is not there yet."
@@ -73,30 +75,53 @@ def _sync(path: Path) -> None:
 # %% ../nbs/core.ipynb #f0621c1c
 @contextmanager
 def whole_folder(
-    path,  # the folder that appears when the block ends without an exception
+    path,  # the folder whose new content appears when the block ends without an exception
+    replaces=(),  # patterns of what leaves an old folder first; what matches comes last
 ):
-    "Yield a temporary folder beside `path`; rename it to `path` on success, remove it on failure."
-    path = Path(path)
+    "Yield a temporary folder; its content appears in `path` on success, else nothing does."
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    fresh.chmod(0o755)
+    fresh = _unused(path if path.is_dir() else path.parent)
+    fresh.mkdir()
     try:
         yield fresh
         for file in fresh.rglob("*"):
             if file.is_file():
                 _sync(file)
-        replace_folder(fresh, path)
+        if path.exists():
+            _move_into(fresh, path, replaces)
+        else:
+            os.rename(fresh, path)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+def _move_into(fresh: Path, path: Path, replaces) -> None:
+    "Move what `fresh` holds into the folder `path`; put back what left it if that fails."
+    def leaves(entry):
+        return entry != fresh and any(fnmatchcase(entry.name, pattern) for pattern in replaces)
+
+    coming = sorted(fresh.iterdir(), key=leaves)
+    aside = _unused(fresh)
+    aside.mkdir()
+    gone = list(filter(leaves, path.iterdir()))
+    try:
+        for entry in gone:
+            os.replace(entry, aside / entry.name)
+        for entry in coming:
+            os.replace(entry, path / entry.name)
+    except OSError:
+        for entry in gone:
+            if (aside / entry.name).exists() and not entry.exists():
+                os.replace(aside / entry.name, entry)
+        raise
 
 def replace_folder(
     fresh,  # an existing folder, on the same disk as `path`
     path,  # where it shall stand; what stands there now is deleted afterwards
 ) -> None:
-    "Rename `fresh` to `path`; an old `path` is moved aside first and deleted last."
+    "Rename `fresh` to `path`, a folder that nobody else puts anything into."
     fresh, path = Path(fresh), Path(path)
-    old = path.with_name(f".{path.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    old = _unused(path.parent)
     if path.exists():
         os.replace(path, old)
     os.replace(fresh, path)
@@ -105,12 +130,13 @@ def replace_folder(
 # %% ../nbs/core.ipynb #9408c02e
 def write_json(
     path,  # the file
-    value,  # what `json` can write
+    value,  # what `json` can write; NaN and infinities, which JSON lacks, become null
 ) -> None:
     "Write `value` as indented UTF-8 JSON, whole or not at all."
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
     with whole_file(path) as temporary:
-        text = json.dumps(value, indent=2, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        # Half a character, as in the name of a file that is no UTF-8, is written as an escape.
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 def read_json(
     path,  # the file
@@ -124,6 +150,14 @@ def read_json(
         raise InputError(f"{path} holds a {type(content).__name__}; expected an object with names "
                          "and values: fetch or save it again")
     return content
+
+def _finite(value):
+    "The same value with None in the place of numbers that are not finite."
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 # %% ../nbs/core.ipynb #adc91570
 _NO_MEMORY = ("Cannot allocate memory", "not enough memory", "out of memory", "bad_alloc",

@@ -5,22 +5,26 @@
 # %% auto #0
 __all__ = ['DAY', 'log', 'held_bytes', 'linear_names', 'add_lora', 'parameter_counts', 'ask', 'mean_loss', 'Exam', 'make_exam',
            'evaluate', 'TrainingData', 'pick_sequence_length', 'read_conversations', 'load_data', 'graded_loss',
-           'spare_logits', 'peak_memory', 'WholeTrainer', 'checkpoints', 'StepClock', 'LossBar', 'training_arguments',
-           'make_trainer', 'RunFolder', 'free_name', 'last_interrupted', 'find_run', 'claim', 'recipe_of', 'recomputes',
-           'free_bytes', 'known_shape', 'check_memory', 'operations', 'matmul_rate', 'check_time', 'enough_memory',
-           'let_go', 'prepare_training', 'Setup', 'set_up', 'finetune', 'train', 'loss_curve']
+           'spare_logits', 'peak_memory', 'WholeTrainer', 'checkpoints', 'StepClock', 'Progress', 'LossBar',
+           'training_arguments', 'make_trainer', 'RunFolder', 'run_folder', 'free_name', 'last_interrupted', 'find_run',
+           'claim', 'begin', 'recipe_of', 'recomputes', 'free_bytes', 'known_shape', 'check_memory', 'operations',
+           'matmul_rate', 'check_time', 'enough_memory', 'let_go', 'prepare_training', 'Setup', 'set_up', 'finetune',
+           'train', 'loss_curve']
 
 # %% ../nbs/15_finetune.ipynb #f66c922e
 import gc
+import hashlib
 import json
 import logging
 import math
+import os
 import re
 import shutil
 import sys
 import time
 import traceback
-from contextlib import contextmanager
+from array import array
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -29,18 +33,18 @@ from types import MethodType
 import psutil
 import torch
 from accelerate.utils import send_to_device
+from filelock import FileLock, Timeout
 from matplotlib.figure import Figure
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
-from transformers import (
-    PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments,
-)
+from tqdm.auto import tqdm
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.modeling_outputs import CausalLMOutput
 
 from qlora_nb.core import (
-    InputError, ignore_old_torchao, lacks_memory, machine, replace_folder, saving, unknown_name, versions,
-    whole_folder, write_json,
+    InputError, ignore_old_torchao, lacks_memory, machine, read_json, replace_folder, saving,
+    unknown_name, versions, whole_folder, write_json,
 )
 from qlora_nb.data import (
     FORMATS, IGNORED, Collator, DataReport, choose_format, conversations, count_tokens, encode,
@@ -56,7 +60,7 @@ from qlora_nb.models import (
     fetch_model, load_base, pick_backend, pick_compute_dtype, pick_device, read_config,
     scan_weights,
 )
-from .options import FinetuneOptions, differences, resolve
+from .options import FinetuneOptions, continued, differences, resolve
 from .plots import PALETTE
 from qlora_nb.qlora import (
     has_lora, insert_lora, linear_layers, load_adapter, prepare_model, save_adapter, stay_narrow,
@@ -142,6 +146,7 @@ def ask(
     prompts: list[list[int]],  # token ids of each prompt
     max_new_tokens: int = 64,  # per answer
     batch_size: int = 64,
+    progress=None,  # a `Progress` in answers
     **sampling,  # further arguments of `generate`, as temperature=0.7
 ) -> list[str]:  # the answers, without prompt and EOS
     "Answer every prompt, greedily unless `sampling` says otherwise."
@@ -162,6 +167,8 @@ def ask(
         )
         for i, row in zip(chosen, out[:, longest:]):
             answers[i] = tokenizer.decode(row, skip_special_tokens=True).strip()
+        if progress is not None:
+            progress.advance(len(chosen))
     return answers
 
 # %% ../nbs/15_finetune.ipynb #390edd28
@@ -221,9 +228,10 @@ def evaluate(
     exam: Exam,
     max_new_tokens: int = 64,  # per answer
     batch_size: int = 64,
+    progress=None,  # a `Progress` in answers
 ) -> dict:  # loss: nats per token; exact_match: share of right answers; answers: all of them
     "Loss and exact match of `model` on held-out questions."
-    answers = ask(model, tokenizer, exam.prompts, max_new_tokens, batch_size)
+    answers = ask(model, tokenizer, exam.prompts, max_new_tokens, batch_size, progress)
     right = sum(a == e for a, e in zip(answers, exam.expected))
     loss = mean_loss(model, exam.examples, Collator(tokenizer, packing=True), batch_size)
     return {"loss": loss, "exact_match": right / len(answers), "answers": answers}
@@ -359,16 +367,33 @@ def peak_memory(
 
 # %% ../nbs/15_finetune.ipynb #aec0785b
 class WholeTrainer(Trainer):
-    "A `Trainer` whose checkpoint folders appear whole or not at all; only the newest is kept."
+    "A `Trainer` that stops at what is not finite, and saves whole checkpoints: the newest stays."
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         self.clock.tokens += count_tokens(inputs)  # `make_trainer` sets the clock
         return super().training_step(model, inputs, num_items_in_batch)
 
+    def log(self, logs, start_time=None):
+        super().log(logs, start_time)
+        for name, words in [("loss", "loss"), ("eval_loss", "held-out loss")]:
+            if not math.isfinite(logs.get(name, 0.0)):
+                raise self._astray(f"the {words} is {logs[name]}")
+
+    def _astray(self, what):
+        "An `InputError` for a training that cannot become good again."
+        last = checkpoints(self.args.output_dir)[-1:]
+        kept = f"{last[0]} holds the last good adapter" if last else "nothing was saved yet"
+        wider = ", or with --compute-dtype float32" if self.args.fp16 else ""
+        return InputError(f"{what} at step {self.state.global_step}; {kept}; begin again with "
+                          f"--overwrite and a --learning-rate below {self.args.learning_rate:g}"
+                          f"{wider}")
+
     def _get_output_dir(self, trial):
         return str(self._beside) if getattr(self, "_beside", None) else self.args.output_dir
 
     def _save_checkpoint(self, model, trial):
+        if not all(p.isfinite().all() for p in model.parameters() if p.requires_grad):
+            raise self._astray("the adapter holds NaN or infinite weights")
         folder, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
         self._beside = folder / "unfinished"
         shutil.rmtree(self._beside, ignore_errors=True)
@@ -399,8 +424,9 @@ def checkpoints(
     folder,  # where a `WholeTrainer` saves
 ) -> list[Path]:  # oldest first
     "The checkpoints of an interrupted run."
-    found = Path(folder).glob("checkpoint-*")
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+    found = [path for path in Path(folder).glob("checkpoint-*")
+             if path.name.removeprefix("checkpoint-").isdecimal()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
 
 # %% ../nbs/15_finetune.ipynb #b2d1bc24
 class StepClock(TrainerCallback):
@@ -429,22 +455,78 @@ class StepClock(TrainerCallback):
         self.seconds += time.perf_counter() - self._started
         self.steps += 1
 
-class LossBar(ProgressCallback):
-    "transformers' progress bar, with loss, speed and memory beside it, not in printed lines."
+class Progress:
+    "A bar where one can be drawn, and elsewhere a line now and then."
+
+    def __init__(
+        self,
+        what: str,  # as in "training"
+        total: int,
+        done: int = 0,  # before this process
+    ):
+        self.what, self.total, self.done, self.first = what, total, done, done
+        self.began = self.spoke = time.monotonic()
+        self.told = done
+        form = "{desc}: {n_fmt}/{total_fmt}{postfix} |{bar}| {elapsed}<{remaining}"
+        self.bar = tqdm(desc=what, total=total, initial=done, dynamic_ncols=True,
+                        bar_format=form) if _draws() else None
+
+    def advance(self, count: int = 1, **shown):
+        "Say that `count` more are done, and beside it what is known."
+        self.done += count
+        if self.bar is not None:
+            self.bar.set_postfix(shown, refresh=False)
+            self.bar.update(count)
+            return
+        now = time.monotonic()
+        silent, tenth = now - self.spoke, self.total / 10
+        if (silent >= 10 and self.done // tenth > self.told // tenth) or silent >= 60:
+            left = (now - self.began) / (self.done - self.first) * (self.total - self.done)
+            words = "".join(f", {name} {value}" for name, value in shown.items())
+            log.info("%s: %d of %d%s, %.0f s left", self.what, self.done, self.total, words, left)
+            self.spoke, self.told = now, self.done
+
+    def close(self):
+        "Leave the line, so that whatever is said next has one of its own."
+        if self.bar is not None:
+            self.bar.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+def _draws() -> bool:
+    "Whether standard error is a terminal, or a notebook that has bars of its own."
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return sys.stderr.isatty() or "IPKernelApp" in getattr(shell, "config", {})
+
+class LossBar(TrainerCallback):
+    "The progress of training, with loss, speed and memory beside it."
 
     def __init__(self, clock: StepClock):
-        super().__init__()
-        self.clock = clock
+        self.clock, self.progress, self.shown = clock, None, {}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.progress = Progress("training", state.max_steps, state.global_step)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        shown = {key: f"{logs[key]:.3f}" for key in ("loss", "eval_loss") if key in (logs or {})}
-        if not shown or self.training_bar is None:
+        for key, name in [("loss", "loss"), ("eval_loss", "held-out")]:
+            if key in (logs or {}):
+                self.shown[name] = f"{logs[key]:.3f}"
+        if self.progress is None or "loss" not in (logs or {}):
             return
         if self.clock.seconds:
-            shown["tokens/s"] = f"{self.clock.tokens / self.clock.seconds:,.0f}"
+            self.shown["tokens/s"] = f"{self.clock.tokens / self.clock.seconds:,.0f}"
         if args.device.type == "cuda":
-            shown["peak"] = f"{torch.cuda.max_memory_allocated(args.device) / 1e9:.1f} GB"
-        self.training_bar.set_postfix(shown)
+            self.shown["peak"] = f"{torch.cuda.max_memory_allocated(args.device) / 1e9:.1f} GB"
+        self.progress.advance(state.global_step - self.progress.done, **self.shown)
+
+    def close(self):
+        "What `train` does also where training breaks off."
+        if self.progress is not None:
+            self.progress.close()
 
 # %% ../nbs/15_finetune.ipynb #3d06c5b5
 def training_arguments(
@@ -481,12 +563,13 @@ def make_trainer(
 ) -> WholeTrainer:
     "A trainer with our collator and progress bar."
     clock = StepClock()
+    bar = LossBar(clock)
     trainer = WholeTrainer(
         model=model, args=arguments, train_dataset=data.train,
         eval_dataset=next(iter(data.exams.values())).examples,
-        data_collator=data.collator, callbacks=[clock, LossBar(clock)],
+        data_collator=data.collator, callbacks=[clock, bar],
     )
-    trainer.clock = clock
+    trainer.clock, trainer.bar = clock, bar
     trainer.remove_callback(PrinterCallback)  # what a Trainer without a bar of its own would use
     return trainer
 
@@ -500,8 +583,32 @@ class RunFolder:
 
     def record(self) -> dict | None:
         "The record of a finished run, if there is one."
-        path = self.output / "run.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        record = _stored(self.output / "run.json")
+        return record if record and "options" in record else None
+
+    def begun(self) -> dict | None:
+        "The options of an interrupted run, if there is one."
+        return _stored(self.work / "options.json")
+
+def _stored(path: Path) -> dict | None:
+    "A JSON object that a run has written; None if there is no such file."
+    return read_json(path) if path.is_file() else None
+
+def run_folder(
+    output,  # the name of the folder, as given
+) -> RunFolder:
+    "The folders of a run; raises `InputError` for a name that no folder can have."
+    path = Path(output)
+    if path.is_symlink() or path.name in ("", ".."):  # "." has no name, and a link stays a link
+        path = Path(os.path.realpath(path))
+    if not path.name or not str(output).strip():
+        raise InputError(f"--output {str(output)!r} is no folder that a run can make; give a name")
+    if path.suffix == ".partial":
+        raise InputError(f"--output {output} is named as what an unfinished run works in; "
+                         f"give {path.with_suffix('')}")
+    beside = path.with_name(path.name + ".partial")
+    # What is mounted there is a disk of its own: nothing can be renamed onto it from beside it.
+    return RunFolder(path, path / "run.partial" if os.path.ismount(path) else beside)
 
 def free_name(
     base: Path,  # as in runs/micro
@@ -509,92 +616,177 @@ def free_name(
     "An output folder for a run that was given none."
     for number in range(1, 10_000):
         path = base if number == 1 else base.with_name(f"{base.name}-{number}")
-        if not path.exists() and not _working(path).exists():
+        if not path.exists() and not run_folder(path).work.exists():
             return path
     raise InputError(f"{base.parent} holds too many runs; delete some or give --output")
 
 def last_interrupted(
-    base: Path,  # as in runs/micro
-) -> Path:  # the one of base, base-2, ... that was begun last and not finished; else base
-    "The output folder that `--resume` means when it is given none."
-    names = [base, *(base.with_name(f"{base.name}-{number}") for number in range(2, 10_000))]
-    begun = [path for path in names if _working(path).exists()]
-    return begun[-1] if begun else base
-
-def _working(output: Path) -> Path:
-    return output.with_name(output.name + ".partial")
+    folder: Path,  # as in runs
+) -> Path:  # where the run's result would appear
+    "The output folder that `--resume` means when it is given none: of the run that saved last."
+    begun = [path.parent for path in folder.glob("*.partial/options.json")
+             if not _busy(path.parent)]
+    if not begun:
+        raise InputError(f"there is nothing to resume in {folder}; give the --output of the run, "
+                         "or leave --resume out")
+    return max(begun, key=lambda work: work.stat().st_mtime).with_suffix("")
 
 # %% ../nbs/15_finetune.ipynb #04a86428
 def find_run(
-    options: FinetuneOptions,  # resolved
+    options: FinetuneOptions,  # as given
 ) -> RunFolder:
-    "The output folder of a run, before anything is written; raises `InputError` if it is taken."
-    base = Path("runs") / options.model.rstrip("/").rpartition("/")[2]
-    if options.output:
-        output = Path(options.output)
-    elif options.resume:
-        output = last_interrupted(base)
-    else:
-        output = base if options.overwrite else free_name(base)
-    run = RunFolder(output, _working(output))
-    _check_output(run, options)
-    _check_disk(run.work, needed=0)
-    return run
+    "The folders that a run is to have; nothing is written or promised yet."
+    base = Path("runs") / Path(os.path.abspath(options.model)).name
+    if options.output is not None:
+        return run_folder(options.output)
+    if options.resume:
+        return run_folder(last_interrupted(base.parent))
+    return run_folder(base if options.overwrite else free_name(base))
 
+@contextmanager
 def claim(
-    run: RunFolder,
-    options: FinetuneOptions,  # resolved
-    needed: int = 0,  # bytes that the run will write
-) -> None:
-    "Make the working folder, or check that the one that stands there is of the same run."
-    _check_disk(run.work, needed)
-    if run.work.exists() and options.resume:
-        _check_same(run, options)
-        return
-    shutil.rmtree(run.work, ignore_errors=True)
-    run.work.mkdir(parents=True)
-    write_json(run.work / "options.json", asdict(options))
+    options: FinetuneOptions,  # as given
+    given=None,  # names of options, as `continued` takes them
+):  # yields the `RunFolder` and its options, resolved
+    "Hold a run's folders for this process alone; what nothing was written into goes again."
+    run = find_run(options)
+    while (held := _lock(run.work)) is None:
+        if options.output is not None or options.resume or options.overwrite:
+            raise InputError(f"another process is working in {run.work}; wait for it, or give "
+                             "another --output")
+        run = find_run(options)  # the next name
+    lock, made = held
+    try:
+        yield run, _settle(run, options, given)
+    finally:
+        begun = (run.work / "options.json").exists()
+        if not begun:
+            with suppress(OSError):
+                (run.work / "lock").unlink()
+        lock.release()
+        for folder in [] if begun else dict.fromkeys([run.work, *made]):
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
 
-def _check_output(run: RunFolder, options: FinetuneOptions) -> None:
-    "Refuse to write over what another run made."
-    if run.output.exists() and not run.output.is_dir():
-        raise InputError(f"--output {run.output} is a file; give a folder that does not exist yet")
-    if options.overwrite:
-        return
-    if run.output.exists() and any(run.output.iterdir()) and not _finished(run, options):
-        raise InputError(f"{run.output} holds something already; give another --output, "
-                         "or --overwrite to replace it")
-    if run.work.exists() and not options.resume:
+def _lock(work: Path) -> tuple | None:
+    "Make and lock a working folder: the lock and all new folders; None if another has the lock."
+    made = [folder for folder in (work, *work.parents) if not folder.exists()]
+    lock = FileLock(work / "lock")
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    except NotImplementedError:  # a file system without locks
+        pass
+    except OSError as error:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise _unwritable(work, error) from error
+    return lock, made
+
+def _busy(work: Path) -> bool:
+    "Whether another process is working there."
+    lock = FileLock(work / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False
+    lock.release()
+    return False
+
+def _settle(run: RunFolder, options: FinetuneOptions, given) -> FinetuneOptions:
+    "The options that the run goes by; raises `InputError` if it would harm what is there."
+    begun, record = run.begun(), run.record()
+    options = replace(options, output=str(run.output))
+    if options.resume:
+        if not begun:
+            raise _nothing(run)
+        options = _same(run.work, "was begun", begun, options, given)
+        if record and not begun.get("overwrite"):
+            raise InputError(f"{run.output} holds another run meanwhile; move it away")
+        return options
+    if begun and not options.overwrite:
         raise InputError(f"{run.work} holds an interrupted run; continue it with --resume, "
                          "or start afresh with --overwrite")
+    others = {path.name for path in run.work.iterdir()} - {"lock"}
+    if others and not begun:
+        raise InputError(f"{run.work} holds {min(others)}, which no run has made; give another "
+                         "--output")
+    _check_output(run, options, record)
+    return resolve(options)
 
-def _finished(run: RunFolder, options: FinetuneOptions) -> bool:
-    "Whether `--resume` finds its run complete already."
-    record = run.record() if options.resume else None
-    return record is not None and not differences(record["options"], options)
-
-def _check_same(run: RunFolder, options: FinetuneOptions) -> None:
-    "Refuse to continue a run with options that would give another adapter."
-    path = run.work / "options.json"
-    changed = differences(json.loads(path.read_text(encoding="utf-8")), options)
+def _same(place: Path, what: str, old: dict, options: FinetuneOptions, given) -> FinetuneOptions:
+    "Options to continue with; raises `InputError` for given ones that would change the adapter."
+    options = resolve(continued(old, options, given))
+    changed = differences(old, options)
     if changed:
-        raise InputError(f"{run.work} was begun with other options: {'; '.join(changed)}; "
-                         "give the same ones, or --overwrite to start afresh")
+        raise InputError(f"{place} {what} with other options: {'; '.join(changed)}; "
+                         "leave them out, or give --overwrite without --resume to start afresh")
+    return options
 
-def _check_disk(folder: Path, needed: int) -> None:
-    "Refuse, before any work is done, a place that cannot be written or has too little room."
-    place = next(p for p in folder.absolute().parents if p.exists())
-    try:
-        probe = place / f".{folder.name}.probe"
-        probe.write_bytes(bytes(4096))
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"cannot write to {place} ({error.strerror}); "
-                         "give an --output on a disk with room and write permission") from error
-    free = shutil.disk_usage(place).free
+def _check_output(run: RunFolder, options: FinetuneOptions, record: dict | None) -> None:
+    "Refuse to write over what something else made."
+    if run.output.exists() and not run.output.is_dir():
+        raise InputError(f"--output {run.output} is a file; give a folder that does not exist yet")
+    inside = {path.name for path in run.output.iterdir()} if run.output.exists() else set()
+    others = inside - {run.work.name}
+    if others and not options.overwrite:
+        raise InputError(f"{run.output} holds something already; give another --output"
+                         f"{', or --overwrite to replace the run' if record else ''}")
+    if others and not record:
+        raise InputError(f"{run.output} holds no run that --overwrite could replace, but "
+                         f"{min(others)}; give another --output")
+
+def _unwritable(work: Path, error: OSError) -> InputError:
+    "What is said of a place that cannot be written."
+    return InputError(f"cannot write to {work.parent} ({error.strerror or error}); give an "
+                      "--output on a disk with room and write permission")
+
+def _finished(run: RunFolder, options: FinetuneOptions, given) -> dict | None:
+    "The record, if `--resume` finds its run complete; raises `InputError` if it finds none at all."
+    begun, record = run.begun(), run.record()
+    if begun and (begun.get("overwrite") or not record):
+        return None
+    if not record:
+        raise _nothing(run)
+    _same(run.output, "is finished already,", record["options"], options, given)
+    return record
+
+def _nothing(run: RunFolder) -> InputError:
+    "What is said where a run was expected; names those that are beside it."
+    near = sorted(path.parent.name for path in run.work.parent.glob("*.partial/options.json"))
+    there = f"; {run.work.parent} has {', '.join(near)}" if near else ""
+    return InputError(f"there is nothing to resume: neither {run.work} nor a finished run in "
+                      f"{run.output}{there}; check --output, or leave --resume out")
+
+def begin(
+    run: RunFolder,  # claimed
+    options: FinetuneOptions,  # of it
+    needed: int = 0,  # bytes that the run will write
+) -> None:
+    "Make sure that there is room, and let a new run take the place of an interrupted one."
+    free = shutil.disk_usage(run.work).free
     if free < needed:
-        raise InputError(f"{place} has {free / 1e6:.0f} MB free and the run needs "
+        raise InputError(f"{run.work.parent} has {free / 1e6:.0f} MB free and the run needs "
                          f"{needed / 1e6:.0f} MB; make room, or give another --output")
+    if options.resume:
+        return
+    _empty(run.work)
+    try:
+        write_json(run.work / "options.json", asdict(options))
+    except OSError as error:
+        raise _unwritable(run.work, error) from error
+
+def _empty(work: Path) -> None:
+    "Delete what a run has left in its working folder, and nothing else."
+    for name in ("options.json", "before.json"):
+        (work / name).unlink(missing_ok=True)
+    for folder in (work / "unfinished", *checkpoints(work)):
+        shutil.rmtree(folder, ignore_errors=True)
 
 # %% ../nbs/15_finetune.ipynb #9bfe4b0a
 def recipe_of(
@@ -728,7 +920,8 @@ def enough_memory(
 def _way_on(run: "RunFolder", options: FinetuneOptions, setup: "Setup | None") -> str:
     "What is kept, and with which options to go on."
     saved = [path.name for path in checkpoints(run.work)[-1:]]
-    again = "go on with --resume" if run.work.exists() else "run the command again"
+    begun = saved or (run.work / "options.json").exists()
+    again = "go on with --resume" if begun else "run the command again"
     kept = f"{saved[0]} is whole: {again}" if saved else again
     if setup is None or setup.shape is None:
         return f"{kept} where more memory is free, or take a smaller model"
@@ -829,16 +1022,19 @@ def _describe_base(options: FinetuneOptions, folder: Path, dtype: torch.dtype) -
 # %% ../nbs/15_finetune.ipynb #efac7cd9
 def finetune(
     options: FinetuneOptions,
+    given=None,  # names of the options that were given; None: those that are not the default
 ) -> dict:  # the run record, as stored in run.json
     "Fine-tune as `options` say; leaves adapter, loss curve and record in the output folder."
-    options = resolve(options)
-    run = find_run(options)
-    options = replace(options, output=str(run.output))
-    if _finished(run, options):
-        log.info("%s is finished already", run.output)
-        return run.record()
+    resolve(options)  # what cannot be meant is refused before anything is looked for
+    if options.resume:
+        run = find_run(options)
+        if record := _finished(run, options, given):
+            log.info("%s is finished already", run.output)
+            _empty(run.work)
+            return record
     try:
-        return _run(run, options)
+        with claim(options, given) as (run, options):
+            return _run(run, options)
     except InputError as error:
         if lacks_memory(error.__cause__):
             let_go(error)
@@ -850,12 +1046,11 @@ def _run(run: RunFolder, options: FinetuneOptions) -> dict:
     with enough_memory(run, options):
         setup = set_up(options)
     log.info(str(setup.data.report))
-    claim(run, options, needed=_bytes_written(setup.model))
+    begin(run, options, needed=_bytes_written(setup.model))
     with enough_memory(run, options, setup):
         before = _first_evaluation(run, setup, options)
         trainer = train(setup, options, run.work)
-        log.info("asking the fine-tuned model")
-        after = _all_exams(setup, options)
+        after = _all_exams(setup, options, "the fine-tuned model")
     record = {
         "options": asdict(options), "versions": versions(), "machine": machine(),
         "base": setup.base | {"format": setup.data.form.name}, "data": asdict(setup.data.report),
@@ -876,7 +1071,12 @@ def train(
     last = checkpoints(folder)[-1:]
     if last:
         log.info("continuing at %s", last[0].name)
-    trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
+    elif options.resume:
+        log.info("nothing was saved yet; starting at the first step")
+    try:
+        trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
+    finally:
+        trainer.bar.close()
     return trainer
 
 # %% ../nbs/15_finetune.ipynb #f8c091f5
@@ -884,21 +1084,47 @@ def _bytes_written(model) -> int:
     "Two checkpoints with AdamW's two moments while one replaces the other, and the adapter."
     return 2 * 3 * held_bytes(model, trained=True) + 8_000_000
 
-def _all_exams(setup: Setup, options: FinetuneOptions) -> dict:
-    "Every exam's result, by name."
-    return {
-        name: evaluate(setup.model, setup.tokenizer, exam, options.max_new_tokens,
-                       4 * options.batch_size)  # without gradients there is room for more
-        for name, exam in setup.data.exams.items()
-    }
+def _all_exams(setup: Setup, options: FinetuneOptions, who: str) -> dict:
+    "Every exam's result, by name; raises `InputError` for a loss that is not finite."
+    exams, results = setup.data.exams, {}
+    total = sum(len(exam.questions) for exam in exams.values())
+    log.info("asking %s %d questions", who, total)
+    with Progress("answers", total) as progress:
+        for name, exam in exams.items():
+            results[name] = evaluate(
+                setup.model, setup.tokenizer, exam, options.max_new_tokens,
+                4 * options.batch_size, progress)  # without gradients there is room for more
+    for name, result in results.items():
+        if not math.isfinite(result["loss"]):
+            raise InputError(f"the loss of {who} on {name} questions is {result['loss']} in "
+                             f"{setup.dtype}; give another --compute-dtype, or another model")
+    return results
+
+def _inputs(setup: Setup) -> dict:
+    "Digests of all that decides a run beside its options."
+    rows = hashlib.sha256()
+    for example in setup.data.train:
+        for key in sorted(example):
+            rows.update(f"{key} {len(example[key])} ".encode() + array("q", example[key]).tobytes())
+    exams = {name: asdict(exam) for name, exam in setup.data.exams.items()}
+    questions = hashlib.sha256(json.dumps(exams).encode())
+    return {"weights of the base model": setup.base["fingerprint"],
+            "rows to train on": rows.hexdigest(), "held-out rows": questions.hexdigest()}
 
 def _first_evaluation(run: RunFolder, setup: Setup, options: FinetuneOptions) -> dict:
-    "The result before training; a resumed run finds it in its folder."
-    path = run.work / "before.json"
-    if not path.is_file():
-        log.info("asking the base model")
-        write_json(path, _all_exams(setup, options))
-    return json.loads(path.read_text(encoding="utf-8"))
+    "The result before training; a resumed run finds it in its folder, if it is the same run."
+    path, inputs = run.work / "before.json", _inputs(setup)
+    if found := _stored(path):
+        changed = [what for what, digest in inputs.items() if found["inputs"][what] != digest]
+        if changed:
+            raise InputError(f"the {' and the '.join(changed)} are not those that {run.work} was "
+                             "begun with; bring those back, or start afresh with --overwrite in "
+                             "the place of --resume")
+        return found["exams"]
+    exams = _all_exams(setup, options, "the base model")
+    with saving("the base model's answers"):
+        write_json(path, {"inputs": inputs, "exams": exams})
+    return exams
 
 # %% ../nbs/15_finetune.ipynb #ebd4d7f7
 def _metrics(trainer: WholeTrainer, setup: Setup, before: dict, after: dict) -> dict:
@@ -959,8 +1185,8 @@ def loss_curve(
 
 def _publish(run: RunFolder, model, record: dict) -> None:
     "Let adapter, curve and record appear as one folder, then drop what the run worked with."
-    with saving(run.output), whole_folder(run.output) as fresh:
+    with saving(run.output), whole_folder(run.output, ["run.json"]) as fresh:
         _write_adapter(model, fresh, record["base"]["model"])
         loss_curve(record["history"], fresh / "loss.png")
         write_json(fresh / "run.json", record)
-    shutil.rmtree(run.work, ignore_errors=True)
+    _empty(run.work)

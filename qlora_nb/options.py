@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'Device', 'Backend', 'Quantization', 'Schedule', 'Optimizer', 'Format', 'FinetuneOptions', 'resolve',
-           'differences', 'GenerateOptions', 'ChatOptions', 'MergeOptions', 'check_sampling', 'as_text',
+           'differences', 'continued', 'GenerateOptions', 'ChatOptions', 'MergeOptions', 'check_sampling', 'as_text',
            'MemoryOptions']
 
 # %% ../nbs/options.ipynb #7902c076
 import codecs
 import math
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Literal, Optional
 
 from .core import InputError, unknown_name
@@ -166,6 +166,19 @@ def differences(
         for name, value in asdict(new).items()
         if name not in free and old.get(name) != value
     ]
+
+def continued(
+    old: dict,  # resolved options of the interrupted run
+    new: FinetuneOptions,  # as given
+    given=None,  # names of the options that were given; None: those that are not the default
+) -> FinetuneOptions:
+    "`new` with the options of `old` in the place of those that were not given."
+    plain = FinetuneOptions()
+    if given is None:
+        given = {name for name, value in asdict(new).items() if value != getattr(plain, name)}
+    kept = {*given, "output", "resume", "overwrite"}
+    return replace(new, **{option.name: old[option.name] for option in fields(new)
+                           if option.name in old and option.name not in kept})
 
 # %% ../nbs/options.ipynb #7747a2c6
 @dataclass(frozen=True)
