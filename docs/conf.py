@@ -4,12 +4,15 @@ A Japanese edition will be a second run of the same configuration over docs/_bui
 `-D language=ja`; see docs/README.md.
 """
 import ast
+import html
 import sys
 from functools import lru_cache
 from pathlib import Path
 
+from docutils.nodes import SkipNode
+
 sys.path.insert(0, str(Path(__file__).parent))
-from project import ROOT, colab, repository, settings, site, source  # noqa: E402
+from project import ROOT, colab, edit, questions, repository, settings, site, source  # noqa: E402
 
 SETTINGS = settings()
 project = SETTINGS["title"]
@@ -18,7 +21,7 @@ project_copyright = SETTINGS["copyright"]
 release = version = SETTINGS["version"]
 language = "en"
 
-extensions = ["myst_nb", "sphinx_design", "sphinx_copybutton", "sphinx.ext.linkcode"]
+extensions = ["myst_nb", "sphinx_copybutton", "sphinx.ext.linkcode"]
 source_suffix = {".ipynb": "myst-nb", ".md": "myst-nb"}
 root_doc = "index"
 
@@ -31,19 +34,18 @@ suppress_warnings = ["myst.header"]
 # Outputs come from the notebooks, where docs/execute.py stored them.
 nb_execution_mode = "off"
 nb_merge_streams = True
-nb_ipywidgets_js = {"widgets/embed.js": {}}
+nb_ipywidgets_js = {}
 nb_number_source_lines = False
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "attrs_inline", "attrs_block",
                           "deflist", "tasklist"]
 myst_heading_anchors = 4
 myst_dmath_double_inline = True
 
-# Formulae without a network: MathJax 3 with its letters inside. Version 4 loads them one by one.
-mathjax_path = "mathjax/tex-svg-full.js"
-mathjax3_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "local"}}
+# Formulae leave Sphinx as TeX; docs/finish.py draws them, so that no page loads a script for them.
+html_math_renderer = "drawn"
 
 templates_path = ["_templates"]
-html_static_path = ["_static", "_vendor"]
+html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_js_files = [("site.js", {"defer": "defer"})]
 html_theme = "sphinx_book_theme"
@@ -97,13 +99,28 @@ def linkcode_resolve(domain: str, info: dict) -> str | None:
     return source(info["module"].replace(".", "/") + f".py#L{line}") if line else None
 
 
+def formula(writer, node):
+    "Write a formula of the text as TeX, for docs/finish.py to draw."
+    writer.body.append(f'<span class="math">{html.escape(node.astext())}</span>')
+    raise SkipNode
+
+
+def formula_block(writer, node):
+    "Write a formula that stands by itself."
+    writer.body.append(f'<div class="math display">{html.escape(node.astext())}</div>\n')
+    raise SkipNode
+
+
 def buttons(app, name, template, context, doctree):
     "The buttons over a page: this chapter on Colab, and its notebook in the repository."
     notebook = app.env.metadata.get(name, {}).get("source")
     context["notebook_colab"] = colab(Path(notebook).name) if notebook else None
     context["notebook_source"] = source(notebook) if notebook else repository()
+    context["notebook_edit"] = edit(notebook) if notebook else None
+    context["questions"] = questions()
     context["header_buttons"] = []
 
 
 def setup(app):
+    app.add_html_math_renderer("drawn", (formula, None), (formula_block, None))
     app.connect("html-page-context", buttons, priority=900)

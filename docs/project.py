@@ -33,6 +33,16 @@ def source(path: str) -> str:
     return f"{repository()}/blob/{settings()['branch']}/{path}"
 
 
+def edit(path: str) -> str:
+    "The address at which a file of the repository can be changed."
+    return f"{repository()}/edit/{settings()['branch']}/{path}"
+
+
+def questions() -> str:
+    "Where readers ask."
+    return f"{repository()}/discussions"
+
+
 def colab(notebook: str) -> str:
     "The address that opens a notebook of nbs/ on Colab."
     found = settings()
