@@ -11,7 +11,6 @@ nbdev_clean leaves alone: without counts, addresses, progress bars or anything f
 """
 import argparse
 import copy
-import hashlib
 import json
 import os
 import re
@@ -28,8 +27,6 @@ from nbdev.process import extract_directives
 from project import ROOT, notebooks, settings
 from qlora_nb.core import whole_file
 
-WIDGETS = "application/vnd.jupyter.widget-state+json"
-VIEW = "application/vnd.jupyter.widget-view+json"
 # Pictures at two pixels per point, as nbdev_test draws them: sharp on today's screens.
 PROLOGUE = """__import__("matplotlib_inline.config", fromlist=["*"]).InlineBackend.instance(
     parent=get_ipython()).figure_formats = {"retina"}"""
@@ -48,7 +45,6 @@ def skipped(cell, flags: set) -> bool:
 def run(path: Path, flags: set, timeout: int | None) -> tuple:
     "Execute a notebook; return it with the number of cells that were run and that were not."
     nb = nbformat.read(path, as_version=4)
-    saved = nb.metadata.get("widgets", {}).get(WIDGETS, {}).get("state", {})
     client = NotebookClient(nb, timeout=timeout, kernel_name="python3", coalesce_streams=True,
                             extra_arguments=["--log-level=ERROR"],
                             resources={"metadata": {"path": str(path.parent)}})
@@ -70,9 +66,8 @@ def run(path: Path, flags: set, timeout: int | None) -> tuple:
                 client.execute_cell(cell, index)
                 cell.outputs = [kept for kept in map(quiet, cell.outputs) if kept is not None]
         del nb.cells[0]
-        client.set_widgets_metadata()
-    state = nb.metadata.get("widgets", {}).get(WIDGETS, {}).get("state", {})
-    return with_widgets(nb, {**saved, **state}), *counts
+    nb.metadata.pop("widgets", None)
+    return nb, *counts
 
 
 def quiet(output):
@@ -87,32 +82,6 @@ def quiet(output):
     data = output.get("data", {})
     progress = "<progress" in "".join(data.get("text/html", ""))
     return None if progress or "%|" in "".join(data.get("text/plain", "")) else output
-
-
-def with_widgets(nb, state: dict):
-    "The notebook with the state of the widgets that it shows, under names that do not change."
-    nb.metadata.pop("widgets", None)
-    reached = []
-    stack = [output.data[VIEW]["model_id"] for cell in nb.cells
-             for output in cell.get("outputs", []) if VIEW in output.get("data", {})][::-1]
-    while stack:
-        name = stack.pop()
-        if name in state and name not in reached:
-            reached.append(name)
-            stack += re.findall(r"IPY_MODEL_(\w+)", json.dumps(state[name]))[::-1]
-    if not reached:
-        return nb
-    # A link, as of jslink, names the widgets that it joins; they do not name it.
-    for name in state:
-        joined = re.findall(r"IPY_MODEL_(\w+)", json.dumps(state[name]))
-        if state[name]["model_name"].endswith("LinkModel") and set(joined) <= set(reached):
-            reached.append(name)
-    kept = {name: state[name] for name in reached}
-    nb.metadata["widgets"] = {WIDGETS: {"state": kept, "version_major": 2, "version_minor": 0}}
-    text = nbformat.writes(nb)
-    for index, name in enumerate(reached):
-        text = text.replace(name, hashlib.md5(f"widget {index}".encode()).hexdigest())
-    return nbformat.reads(text, as_version=4)
 
 
 def store(nb, path: Path) -> None:

@@ -13,8 +13,9 @@ from bs4 import BeautifulSoup, NavigableString
 import project
 from icons import drawing
 
-JAPANESE = re.compile("[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff01-\uff9f]+"
-                      "(?:[\\s\\w.,:;!?()<>/+-]*[\u3040-\u30ff\u3400-\u9fff\uff01-\uff9f]+)*")
+LETTERS = "\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff01-\uff9f"
+# Japanese letters, with the Latin words and digits between them.
+JAPANESE = re.compile(f"[{LETTERS}]+(?:[ -~]{{1,40}}[{LETTERS}]+)*")
 # Scripts and styles that the theme brings and no page needs.
 UNUSED = ["fontawesome.js", "searchtools.js", "language_data.js", "searchindex.js", "*.map",
           "locales", "webfonts", "*stemmer.js", "webpack-macros.html", "sbt-webpack-macros.html"]
@@ -117,7 +118,8 @@ def describe(soup: BeautifulSoup, name: str) -> None:
 def purge(sheet: str, words: set) -> str:
     "A style sheet without rules about classes and names that no page and no script holds."
     def needed(selector: str) -> bool:
-        plain = re.sub(r"\[[^\]]*\]|:not\([^)]*\)", "", selector)
+        # Names in brackets, and alternatives such as :is(.a, .b), decide nothing alone.
+        plain = re.sub(r"\[[^\]]*\]|:[\w-]+\((?:[^()]|\([^()]*\))*\)", "", selector)
         return set(re.findall(r"[.#]((?:[\w-]|\\.)+)", plain)) <= words
 
     def kept(rules) -> list:

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
 import adapter  # noqa: E402
 import colab  # noqa: E402
+import finish  # noqa: E402
 import project  # noqa: E402
 import readme  # noqa: E402
 from qlora_nb.core import InputError  # noqa: E402
@@ -49,8 +50,7 @@ def ran(tmp_path_factory):
          "print('half\\rwhole'); print('noise', file=sys.stderr); object()",
          "from tqdm.auto import tqdm\nfor _ in tqdm(range(3), disable=False): pass")
     book(folder / "shown.ipynb", "md:# A", "import matplotlib.pyplot as plt",
-         "plt.plot([1, 2]);", "from ipywidgets import HBox, IntSlider, jslink",
-         "a, b = IntSlider(3), IntSlider(4)\njslink((a, 'value'), (b, 'value'))\nHBox([a, b])")
+         "plt.plot([1, 2]);")
     bad = book(folder / "bad.ipynb", "print('before')", "1 / 0").read_bytes()
     paths = sorted(folder.glob("*.ipynb"))
     first = tool("execute.py", "--flags", "gpu", *paths)
@@ -88,9 +88,6 @@ def test_execute_twice_is_execute_once_and_nbdev_clean_changes_nothing(ran):
     assert {name: (folder / name).read_bytes() for name in stored} == stored
     nb = json.loads(stored["shown.ipynb"])
     assert "image/png" in nb["cells"][2]["outputs"][0]["data"]
-    state = nb["metadata"]["widgets"][adapter.WIDGETS]["state"]
-    kinds = sorted(model["model_name"] for model in state.values())
-    assert kinds.count("IntSliderModel") == 2 and "LinkModel" in kinds
     clean = "from nbdev.clean import nbdev_clean as run; run()"
     for name in ("noise.ipynb", "shown.ipynb"):
         subprocess.run([sys.executable, "-c", clean, "--fname", str(folder / name)], check=True,
@@ -243,13 +240,44 @@ def test_directives_hide_and_fold(tmp_path, symbols, monkeypatch):
     assert tags["print(4)"] == ["remove-output"] and "{py:function} scaled" in shown[-1][0]
 
 
-def test_a_widget_without_its_state_is_refused():
+def test_a_stored_widget_is_refused():
     shown = {"data": {adapter.VIEW: {"model_id": "a"}}}
-    nb = {"metadata": {"widgets": {adapter.WIDGETS: {"state": {"a": {}}}}},
-          "cells": [{"outputs": [shown]}]}
-    adapter.check_widgets(nb, "toy.ipynb")
-    with pytest.raises(InputError, match="without its state"):
-        adapter.check_widgets({**nb, "metadata": {}}, "toy.ipynb")
+    adapter.check_widgets({"cells": [{"outputs": [{"data": {"text/html": "a"}}]}]}, "toy.ipynb")
+    with pytest.raises(InputError, match="nbs/toy.ipynb stores a widget"):
+        adapter.check_widgets({"cells": [{"outputs": [shown]}]}, "toy.ipynb")
+
+
+@pytest.mark.parametrize(("code", "label"), [
+    ("import re\nfrom a import b", "Imports"),
+    ("try:\n    import bitsandbytes\nexcept ImportError:\n    bitsandbytes = None", "Imports"),
+    ("use_style()", "Settings"),
+    ("import torch\ntorch.set_printoptions(precision=3)", "Imports and settings"),
+    ("import re\nx = 2", None), ("run()", None), ("", None), ("%matplotlib", None)])
+def test_cells_that_only_prepare_are_folded(code, label):
+    assert adapter.folded(code) == label
+
+
+# --- docs/finish.py ------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("markup", "made"), [
+    ("<p>The word 富士山 is one.</p>", '<p>The word <span lang="ja">富士山</span> is one.</p>'),
+    ("<td>ワニの色は何ですか。</td>", '<td lang="ja">ワニの色は何ですか。</td>'),
+    ("<p>答え: 42 です</p>", '<p lang="ja">答え: 42 です</p>'),
+    ("<p>plain</p>", "<p>plain</p>"), ("<script>'山'</script>", "<script>'山'</script>")])
+def test_japanese_passages_say_so(markup, made):
+    soup = finish.BeautifulSoup(f"<body>{markup}</body>", "html.parser")
+    finish.mark_japanese(soup)
+    assert soup.body.decode_contents() == made
+
+
+def test_style_sheets_keep_what_a_page_needs():
+    sheet = (".a { color: red } .b, .a:hover { top: 0 } .a :is(.b, .a) { left: 0 }\n"
+             "@media print { .b { top: 1px } } @media screen { .a > p { top: 2px } }\n"
+             ":root { --x: 1 } a[href='.b'] { top: 3px } @font-face { font-family: Icons }")
+    kept = finish.purge(sheet, {"a"})
+    assert ".a{color: red}" in kept and ".a:hover{top: 0}" in kept and ":root{--x: 1}" in kept
+    assert "screen" in kept and '[href=".b"]' in kept and ":is(.b, .a)" in kept
+    assert "print" not in kept and ".b{" not in kept and "Icons" not in kept
 
 
 def test_links_between_notebooks_become_links_between_pages():

@@ -10,13 +10,15 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlparse
+from xml.etree import ElementTree
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "_site"
 BELOW = "/some/where/below"
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 sys.path.insert(0, str(ROOT / "docs"))
 import adapter  # noqa: E402
@@ -36,7 +38,8 @@ def pages() -> dict:
     if missing:
         pytest.fail(f"_site/ is older than nbs/: no page for {missing}; run: make docs",
                     pytrace=False)
-    return {path.stem: books.get(path.stem) for path in sorted(SITE.glob("*.html"))}
+    return {path.stem: books.get(path.stem) for path in sorted(SITE.glob("*.html"))
+            if path.stem != "404"}
 
 
 class Below(http.server.SimpleHTTPRequestHandler):
@@ -65,6 +68,7 @@ class Tab:
     def __init__(self, browser, base, **options):
         self.context = browser.new_context(**options)
         self.page, self.base, self.faults, self.foreign = self.context.new_page(), base, [], []
+        self.weight = 0  # bytes of what was loaded, without pictures
         self.page.on("console", self.spoke)
         self.page.on("pageerror", lambda error: self.faults.append(f"exception: {error}"))
         self.page.on("requestfailed", lambda made: self.faults.append(f"failed: {made.url}"))
@@ -78,6 +82,10 @@ class Tab:
     def answered(self, response):
         if response.status >= 400:
             self.faults.append(f"{response.status}: {response.url}")
+        elif response.request.resource_type in ("document", "stylesheet", "script", "font"):
+            path = urlparse(response.url).path.removeprefix(BELOW + "/") or "index.html"
+            words = re.sub(rb"data:image/[^\"')]+", b"", (SITE / path).read_bytes())
+            self.weight += len(words)
 
     def asked(self, request):
         own = urlparse(request.url).netloc == urlparse(self.base).netloc
@@ -86,9 +94,6 @@ class Tab:
 
     def open(self, name):
         self.page.goto(f"{self.base}{name}.html")
-        self.page.evaluate("() => window.MathJax?.startup?.promise.then(() => 0)")
-        if self.page.locator("script[type='application/vnd.jupyter.widget-view+json']").count():
-            self.page.wait_for_selector("article .jupyter-widgets", state="attached")
         return self.page
 
 
@@ -103,15 +108,29 @@ def tab(browser, base):
 LOOK = """() => ({
   ids: [...document.querySelectorAll('[id]')].map(e => e.id),
   links: [...document.querySelectorAll('a[href]')].map(a => a.href),
-  images: [...document.querySelectorAll('article img')]
-    .filter(i => !i.closest('.jupyter-widgets')).map(i => [i.src, i.naturalWidth, i.alt]),
+  images: [...document.querySelectorAll('article img')].map(i => [i.src, i.naturalWidth, i.alt]),
   math: document.querySelectorAll('article .math').length,
   raw: [...document.querySelectorAll('article .math')]
-    .filter(e => !e.querySelector('mjx-container svg')).map(e => e.textContent),
+    .filter(e => !e.querySelector('svg')?.getBoundingClientRect().width && e.getClientRects().length
+                 || !e.ariaLabel).map(e => e.textContent),
   wrong: document.querySelectorAll('[data-mml-node=merror]').length,
-  widgets: document.querySelectorAll('article .jupyter-widgets').length,
+  icons: [...document.querySelectorAll('i[class*=fa-]')].length,
+  japanese: (() => {
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), unmarked = [];
+    while (walker.nextNode()) {
+      const words = walker.currentNode, parent = words.parentElement;
+      if (/[\u3040-\u30ff\u4e00-\u9fff]/.test(words.data) && !parent.closest('[lang=ja], script, style, svg'))
+        unmarked.push(words.data.trim().slice(0, 40));
+    }
+    return unmarked; })(),
+  head: Object.fromEntries([...document.querySelectorAll('meta[name], meta[property]')]
+    .map(m => [m.name || m.getAttribute('property'), m.content])),
+  canonical: document.querySelector('link[rel=canonical]')?.href,
+  chosen: document.querySelectorAll('.bd-header-article .theme-switch').length,
   colab: document.querySelector('a.open-colab')?.href ?? null,
   source: document.querySelector('a.open-source').href,
+  edit: document.querySelector('a.open-edit')?.href ?? null,
+  questions: document.querySelector('a.open-questions').href,
   code: document.querySelectorAll('article div.cell_input pre').length,
 })"""
 
@@ -140,12 +159,20 @@ FAINT = """() => {
 @pytest.fixture(scope="session")
 def looked(browser, base, pages) -> dict:
     "Page name -> what stands on it after its scripts have run, by day, by night and on a phone."
-    found, tab = {}, Tab(browser, base, color_scheme="light")
+    found, tab, axe = {}, Tab(browser, base, color_scheme="light"), Axe()
+    # Colours are measured by FAINT, for every word; pictures and frames are not looked into.
+    rules = {"resultTypes": ["violations"], "preload": False,
+             "rules": {"color-contrast": {"enabled": False}}}
     for name in pages:
-        tab.faults, tab.foreign = [], []
+        tab.faults, tab.foreign, tab.weight = [], [], 0
         page = tab.open(name)
+        page.wait_for_load_state("networkidle")
         found[name] = page.evaluate(LOOK)
+        found[name]["weight"] = tab.weight
         found[name]["light"] = page.evaluate(FAINT)
+        found[name]["serious"] = [
+            (rule["id"], node["html"][:120]) for rule in axe.run(page, options=rules).response["violations"]
+            if rule["impact"] in ("serious", "critical") for node in rule["nodes"]]
         page.emulate_media(color_scheme="dark")
         page.wait_for_function("() => document.documentElement.dataset.theme === 'dark'")
         found[name]["dark"] = page.evaluate(FAINT)
@@ -196,11 +223,70 @@ def test_pictures_load_and_are_described(looked, pages):
                 assert any(alt.startswith(start) for _, _, alt in looked[name]["images"]), start
 
 
-def test_widgets_show_their_saved_state(looked, pages):
-    view = "application/vnd.jupyter.widget-view+json"
-    with_widgets = [name for name, book in pages.items()
-                    if book and f'"{view}"' in book.read_text(encoding="utf-8")]
-    assert [name for name in with_widgets if not looked[name]["widgets"]] == []
+def test_icons_are_drawn_and_one_of_the_three_themes_is_shown(looked, tab):
+    assert {name: page["icons"] for name, page in looked.items() if page["icons"]} == {}
+    page = tab.open("core")
+    shown = page.eval_on_selector_all(".bd-header-article .theme-switch",
+                                      "all => all.filter(e => e.getClientRects().length).length")
+    assert shown == 1 and looked["core"]["chosen"] == 3
+
+
+def test_japanese_passages_say_that_they_are_japanese(looked):
+    assert {name: page["japanese"] for name, page in looked.items() if page["japanese"]} == {}
+
+
+def test_pages_are_light(looked):
+    "At most a megabyte before pictures, nothing compressed."
+    assert {name: page["weight"] for name, page in looked.items()
+            if not 50_000 < page["weight"] <= 1_000_000} == {}
+
+
+def test_nothing_hinders_keyboards_and_voices(looked):
+    assert {name: page["serious"] for name, page in looked.items() if page["serious"]} == {}
+
+
+def test_pages_are_described_and_mapped(looked, pages):
+    heads = {name: page["head"] for name, page in looked.items()}
+    for key in ("description", "og:title", "og:description", "og:image", "og:url", "viewport"):
+        assert [name for name, head in heads.items() if not head.get(key)] == [], key
+    assert len({head["description"] for head in heads.values()}) == len(pages)
+    for head in heads.values():
+        assert (SITE / head["og:image"].removeprefix(project.site())).is_file()
+        assert len(head["description"]) <= 160
+    found = ElementTree.parse(SITE / "sitemap.xml").findall(".//{*}loc")
+    mapped = {place.text.removeprefix(project.site()) or "index.html" for place in found}
+    assert mapped == {f"{name}.html" for name in pages}
+    assert "sitemap.xml" in (SITE / "robots.txt").read_text(encoding="utf-8")
+
+
+def test_an_address_that_leads_nowhere_shows_a_page_that_leads_on(browser):
+    "The page for it is served at any depth below the published address, whose paths it names."
+    below = urlparse(project.site()).path
+
+    class Published(http.server.SimpleHTTPRequestHandler):
+        def translate_path(self, path):
+            asked = urlparse(path).path
+            inside = super().translate_path("/" + asked.removeprefix(below))
+            return inside if Path(inside).exists() else str(SITE / "404.html")
+
+        def log_message(self, *args):
+            pass
+
+    handler = functools.partial(Published, directory=str(SITE))
+    with http.server.ThreadingHTTPServer(("localhost", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        context = browser.new_context()
+        page, here = context.new_page(), f"http://localhost:{server.server_port}"
+        # What the page asks of its published address is answered here.
+        page.route("https://**", lambda route: route.fulfill(
+            response=route.fetch(url=here + urlparse(route.request.url).path)))
+        page.goto(f"{here}{below}no/such/page.html")
+        assert "no such page" in page.inner_text("article h1")
+        assert page.evaluate("getComputedStyle(document.querySelector('.bd-main')).display") == "flex"
+        link = page.eval_on_selector("article a", "link => link.href")
+        assert link == project.site()
+        context.close()
+        server.shutdown()
 
 
 def test_links_inside_the_site_resolve(looked, base):
@@ -227,6 +313,8 @@ def test_addresses_follow_the_settings(looked, pages):
             colab = f"https://colab.research.google.com/{place}/nbs/{book.name}"
             assert looked[name]["colab"] == colab
             assert looked[name]["source"] == project.source(f"nbs/{book.name}")
+            assert looked[name]["edit"] == project.edit(f"nbs/{book.name}")
+        assert looked[name]["questions"] == project.questions()
     # The two cells that serve readers on Colab are not part of the page.
     assert all("colab-badge" not in (SITE / f"{name}.html").read_text("utf-8") for name in pages)
 
@@ -312,8 +400,28 @@ def test_search_finds_a_definition_and_opens_its_page(tab):
     assert "core" in find(page, "unknown_name")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
-    page.wait_for_url(f"{tab.base}core.html")
+    page.wait_for_url(f"{tab.base}core.html#qlora_nb.core.unknown_name")
     assert not page.locator("#book-search").is_visible()
+
+
+@pytest.mark.parametrize(("words", "place"), [
+    ("insert_lora", "qlora.html#qlora_nb.qlora.insert_lora"),
+    ("largest_batch", "memory.html#qlora_nb.memory.largest_batch"),
+    ("qlora_nb.blockwise.quantize()", "blockwise.html#qlora_nb.blockwise.quantize")])
+def test_search_offers_the_definition_first(tab, words, place):
+    page = tab.open("index")
+    find(page, words)
+    assert page.eval_on_selector("#book-search .results a", "link => link.href") == tab.base + place
+
+
+def test_search_leads_to_sections(tab, pages):
+    "A heading in the middle of a page is found, and its address leads to it."
+    page = tab.open("index")
+    find(page, "double quantization")
+    inner = page.eval_on_selector_all("#book-search .results .inner a", "all => all.map(a => a.href)")
+    assert inner and all("#" in link for link in inner)
+    page.goto(inner[0])
+    assert page.evaluate("!!document.getElementById(decodeURIComponent(location.hash.slice(1)))")
 
 
 def test_search_says_when_it_finds_nothing(tab):

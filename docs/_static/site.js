@@ -1,12 +1,12 @@
-// Search over Pagefind's index, entries of the reference that open when a link leads to them, and
-// the one call of MathJax 2 that the widgets still make.
+// Search over the library's definitions and Pagefind's index, and entries of the reference that open
+// when a link leads to them.
 
 const root = new URL(document.documentElement.dataset.content_root, location.href);
 const dialog = document.getElementById("book-search");
 const field = dialog.querySelector("input");
 const status_ = dialog.querySelector(".status");
 const list = dialog.querySelector(".results");
-let index, latest = 0;
+let index, definitions, latest = 0;
 
 function openSearch() {
   if (!dialog.open) dialog.showModal();
@@ -17,21 +17,41 @@ function openSearch() {
     await pagefind.init();
     return pagefind;
   });
-  index.catch(() => { status_.textContent = "The search index was not found: is the site served?"; });
+  definitions ??= fetch(new URL("definitions.json", root)).then((answer) => answer.json());
+  Promise.all([index, definitions]).catch(() => { status_.textContent = "The search index was not found: is the site served?"; });
 }
 
-function entry(address, title, excerpt, inner) {
+function entry(address, title, words, kind) {
   const item = document.createElement("li");
   const link = document.createElement("a");
   link.href = address;
-  if (inner) item.className = "inner";
-  const head = document.createElement("strong");
+  item.className = kind;
+  const head = document.createElement(kind === "definition" ? "code" : "strong");
   head.textContent = title.replace(/#$/, "");
-  const words = document.createElement("span");
-  words.innerHTML = excerpt; // Pagefind escapes the text and adds <mark> alone
   link.append(head, words);
   item.append(link);
   return item;
+}
+
+function excerpt(markup) {
+  const words = document.createElement("span");
+  words.innerHTML = markup; // Pagefind escapes the text and adds <mark> alone
+  return words;
+}
+
+// The definitions whose name is asked for: the very name first, then names that begin with it.
+function named(query, all) {
+  const name = query.toLowerCase().replace(/^qlora_nb\./, "").replace(/\(\)$/, "");
+  if (name.length < 3) return [];
+  const rank = (one) => {
+    const short = one.name.toLowerCase(), full = `${one.module}.${short}`;
+    if (name === short || name === full) return 0;
+    if (short.startsWith(name) || full.startsWith(name)) return 1;
+    return short.includes(name.replaceAll(" ", "_")) ? 2 : 3;
+  };
+  return all.filter((one) => rank(one) < 3).sort((a, b) => rank(a) - rank(b)).slice(0, 4)
+    .map((one) => entry(new URL(one.url, root), `${one.module}.${one.name}`,
+      Object.assign(document.createElement("span"), { textContent: one.words }), "definition"));
 }
 
 async function search() {
@@ -40,15 +60,17 @@ async function search() {
   const pagefind = await index;
   const found = await pagefind.search(query);
   const pages = await Promise.all(found.results.slice(0, 8).map((result) => result.data()));
+  const names = named(query, await definitions);
   if (turn !== latest) return; // a later letter was typed meanwhile
   const items = pages.flatMap((page) => {
     const inner = page.sub_results.filter((part) => part.url !== page.url).slice(0, 3);
-    return [entry(page.url, page.meta.title, page.excerpt, false),
-            ...inner.map((part) => entry(part.url, part.title, part.excerpt, true))];
+    return [entry(page.url, page.meta.title, excerpt(page.excerpt), "page"),
+            ...inner.map((part) => entry(part.url, part.title, excerpt(part.excerpt), "inner"))];
   });
-  list.replaceChildren(...items);
+  list.replaceChildren(...names, ...items);
   const count = found.results.length;
-  status_.textContent = count ? `${count} page${count > 1 ? "s" : ""}` : `Nothing found for “${query}”`;
+  status_.textContent = count || names.length ? `${count} page${count === 1 ? "" : "s"}`
+    : `Nothing found for “${query}”`;
 }
 
 function move(step) {
@@ -88,9 +110,4 @@ function unfold() {
   if (entry && !entry.open) { entry.open = true; target.scrollIntoView(); }
 }
 addEventListener("hashchange", unfold);
-addEventListener("DOMContentLoaded", () => {
-  unfold();
-  if (window.MathJax && !MathJax.Hub) {
-    MathJax.Hub = { Queue: ([, , element]) => MathJax.startup.promise.then(() => MathJax.typesetPromise([element])) };
-  }
-});
+addEventListener("DOMContentLoaded", unfold);
