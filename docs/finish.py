@@ -6,6 +6,7 @@ rules that some page needs; and the site gets a map and a page for addresses tha
 """
 import re
 from pathlib import Path
+from urllib.parse import urlparse
 
 import tinycss2
 from bs4 import BeautifulSoup, NavigableString
@@ -47,7 +48,7 @@ def draw_formulae(soups: dict, draw) -> None:
 
 def set_icons(soup: BeautifulSoup) -> None:
     "Replace the names of an icon font's letters by drawings."
-    for place in soup.select("i[class*=fa-]"):
+    for place in soup.select("i[class*=fa-], span[class*=fa-]"):
         kept = [name for name in place["class"] if not name.startswith("fa")]
         name = next(name[3:] for name in place["class"]
                     if name.startswith("fa-") and name[3:] not in ("solid", "brands", "lg", "fw"))
@@ -150,8 +151,7 @@ def purge(sheet: str, words: set) -> str:
 
 def nowhere(soup: BeautifulSoup) -> str:
     "The page for addresses that lead nowhere, made of the front page; it may be shown at any depth."
-    base = soup.new_tag("base", href=project.site())
-    soup.head.insert(0, base)
+    soup.head.insert(0, soup.new_tag("base", href=urlparse(project.site()).path))
     soup.title.string = f"Not found — {project.settings()['title']}"
     for other in soup.select("link[rel=canonical], link[rel=next], .bd-sidebar-secondary, "
                              "nav.page-toc, .prev-next-footer, meta[property]"):

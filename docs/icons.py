@@ -3,10 +3,11 @@
 ICONS = {
     "angle-left": '<path d="m15 5-7 7 7 7"/>',
     "angle-right": '<path d="m9 5 7 7-7 7"/>',
+    "bars": '<path d="M4 6h16M4 12h16M4 18h16"/>',
     "circle-half-stroke": '<circle cx="12" cy="12" r="9"/>'
                           '<path d="M12 3a9 9 0 0 1 0 18z" fill="currentColor"/>',
     "code": '<path d="m8 7-5 5 5 5M16 7l5 5-5 5M13.5 4l-3 16"/>',
-    "comment": '<path d="M4 4h16v12H11l-5 4v-4H4z"/><path d="M12 7.5v3M12 12.9v.1"/>',
+    "comment": '<path d="M4 4h16v12H11l-5 4v-4H4z"/><path d="M8.5 10h.1M12 10h.1M15.5 10h.1"/>',
     "list": '<path d="M9 6h12M9 12h12M9 18h12M4 6h.1M4 12h.1M4 18h.1"/>',
     "magnifying-glass": '<circle cx="10.5" cy="10.5" r="6.5"/><path d="m15.5 15.5 5.5 5.5"/>',
     "moon": '<path d="M20 14.5A8.5 8.5 0 1 1 9.5 4 7 7 0 0 0 20 14.5z"/>',
