@@ -161,10 +161,11 @@ def _misfit(wrong: list, lost: set, odd: set, config) -> str:
     "What is wrong with the names or shapes of a checkpoint's weights."
     if wrong:
         name, stored, expected = min(wrong)
-        field = (f"vocab_size {expected[0]}" if "embed_" in name else f"otherwise: {expected}")
-        shape = f"{stored[0]} rows" if "embed_" in name else f"the shape {stored}"
-        return (f"has {shape} in {name}, and its config.json says {field}; fetch or save both "
-                "again, so that they are of one model")
+        here, there = f"the shape {stored}", f"{expected}"
+        if "embed_" in name and stored[1:] == expected[1:]:
+            here, there = f"{stored[0]} rows", f"vocab_size {expected[0]}"
+        return (f"has {here} in {name}, and by its config.json it should be {there}; fetch or save "
+                "both again, so that they are of one model")
     if lost and odd:
         name = min(odd)
         prefix = next((name.removesuffix(end) for end in lost if name.endswith("." + end)), None)

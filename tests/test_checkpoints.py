@@ -5,13 +5,18 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sentencepiece import SentencePieceProcessor
+from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conftest import write_rows
+from qlora_nb.adapters import load_adapted
 from qlora_nb.core import InputError
 from qlora_nb.micro import micro_folder
 from qlora_nb.models import load_base, read_config, scan_weights
+from qlora_nb.options import GenerateOptions
 from qlora_nb.tokenizer import load_tokenizer
+from stand_ins import STAND_INS
 
 MICRO = micro_folder() / "model"
 FAST = ["--steps", "2", "--batch-size", "2", "--held-out", "1", "--eval-steps", "0",
@@ -76,6 +81,51 @@ def test_a_tied_model_needs_no_head(tmp_path):
     config.save_pretrained(model)
     loaded = load_base(model, "none")
     assert loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
+
+
+def authors_ids(folder, text):
+    "The ids that the authors' own tokenizer gives."
+    if (folder / "spiece.model").is_file():
+        return SentencePieceProcessor(model_file=str(folder / "spiece.model")).encode(text)
+    return Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text).ids
+
+
+@pytest.mark.parametrize("name", STAND_INS)
+def test_a_checkpoint_as_its_authors_laid_it_out(name, tmp_path, called, few):
+    "Fine-tune, ask, merge, and ask the merged model with transformers alone."
+    folder = tmp_path / name
+    folder.mkdir(parents=True)
+    STAND_INS[name](folder)
+    files = {file.name: file.read_bytes() for file in folder.iterdir()}
+    texts = ["空は何色ですか。", "  鰯 🐈\r\n", "１２３ ｶﾞﾗｽ <NL>"]
+    tokenizer = load_tokenizer(folder)
+    for text in texts:
+        assert tokenizer(text).input_ids == authors_ids(folder, text)
+
+    steps = ["finetune", *FAST, "--model", name, "--data", few, "--learning-rate", "0.01"]
+    done = called(*steps, "--output", "run")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    form = "rinna" if "rinna" in name else "plain"  # the others are base models
+    assert record["base"]["format"] == form
+    said = called("generate", "空は何色ですか。", "--adapter", "run", "--max-new-tokens", "3")
+    assert said.returncode == 0, said.stderr
+
+    done = called("merge", "--adapter", "run", "--output", "merged", "--dtype", "bfloat16")
+    assert done.returncode == 0, done.stderr
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == files
+    merged, again = (loader.from_pretrained(tmp_path / "merged") for loader in
+                     (AutoModelForCausalLM, AutoTokenizer))
+    assert all(again(text).input_ids == authors_ids(folder, text) for text in texts)
+    assert (again.eos_token_id, again.pad_token_id) == (tokenizer.eos_token_id,
+                                                        tokenizer.pad_token_id)
+    ids = torch.tensor([tokenizer(texts[0]).input_ids])
+    adapted = load_adapted(GenerateOptions(adapter="run", device="cpu"), torch.device("cpu"))[0]
+    with torch.no_grad():
+        ours, theirs = adapted(ids).logits, merged.float()(ids).logits
+    # bfloat16 keeps 8 bits of each weight: .003 to .004 of the largest logit were measured
+    assert (ours - theirs).abs().max() < 0.01 * ours.abs().max()
+    assert merged.generate(ids, max_new_tokens=3, do_sample=False).shape[1] > ids.shape[1]
 
 
 TEXT = "<|user|>札幌は<|sys|>北海道の <|user|>"

@@ -128,6 +128,10 @@ ROWS = [
     weights("embeddings longer than config.json says", lambda tensors: {
         name: torch.cat([t, t[:64]]) if "embed_" in name else t for name, t in tensors.items()},
         ["2112 rows", "embed_", "vocab_size 2048"]),
+    weights("embeddings that a partitioned training left empty", lambda tensors: {
+        name: t[:0].flatten() if "embed_" in name else t for name, t in tensors.items()},
+        ["(0,)", "embed_", "(2048, 192)"]),
+    config("a dtype that torch does not have", ["config.json", "fp16"], dtype="fp16"),
     weights("a layer narrower than config.json says", half_as_wide,
             ["gpt_neox.layers.0.mlp.dense_h_to_4h", "384", "768"]),
     weights("a NaN among the weights", with_nan,
