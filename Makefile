@@ -37,6 +37,7 @@ bench: $(VENV)/.installed-dev
 	python benchmarks/peft_families.py
 	python benchmarks/linear.py
 	python benchmarks/backends.py
+	python benchmarks/encoding.py
 	python benchmarks/merging.py
 	python benchmarks/checkpointing_cpu.py
 	python benchmarks/optimizers_cpu.py

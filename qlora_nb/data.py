@@ -364,7 +364,7 @@ def watched(
         yield from tqdm(items, what, total, leave=False, delay=patience, unit=" rows")
     else:
         yield from tqdm(items, what, total, file=_Lines(stream), delay=patience, mininterval=10,
-                        bar_format="{desc}: {n_fmt} of {total_fmt} rows, {elapsed}")
+                        miniters=1, bar_format="{desc}: {n_fmt} of {total_fmt} rows, {elapsed}")
 
 class _Lines:
     "A stream for a bar where nothing can be drawn over: each state is a line of its own."
@@ -427,6 +427,10 @@ def _text(path: Path, report: DataReport) -> str:
     report.notes.append(f"{path.name} was read as {name}, since it is not UTF-8")
     return text.removeprefix("\ufeff")
 
+def _lines(text: str) -> Iterator[str]:
+    "The lines of a text with their ends, without a second copy of the whole."
+    return (line[0] for line in re.finditer(r"[^\n]*\n|[^\n]+", text))
+
 def _guess(raw: bytes) -> str:
     "The encoding that turns bytes into the most kana, or ''."
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -460,18 +464,18 @@ def _is_json(text: str) -> bool:
 
 def _json_lines(path: Path, text: str) -> Iterator:
     "One value a line, with the line's number; blank lines do not count."
-    lines = re.finditer(".*\n?", text)
     total = text.count("\n") + (not text.endswith("\n"))
-    for number, line in enumerate(watched(lines, "reading", total), start=1):
+    for number, line in enumerate(watched(_lines(text), "reading", total), start=1):
+        if not line.strip():
+            continue
         try:
-            value = json.loads(line[0]) if line[0].strip() else None
+            value = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise _not_json(path, number, error, "one JSON object on each line") from error
         if isinstance(value, dict):
             value = Row(value)
             value.number = number
-        if line[0].strip():
-            yield value
+        yield value
 
 def _not_json(path: Path, line: int, error: Exception, wanted: str) -> InputError:
     "The sentence about a fault in JSON, with its place."
@@ -504,8 +508,7 @@ def _csv_rows(path: Path, report: DataReport) -> Iterator[dict]:
     first = re.search(r"\S.*", text)[0]
     tabs = path.name.lower().removesuffix(".gz").endswith("tsv")
     separator = "\t" if tabs else max(",\t;", key=lambda mark: len(next(csv.reader([first], delimiter=mark))))
-    lines = (line[0] for line in re.finditer(".*\n?", text) if line[0])
-    reader = csv.reader(lines, delimiter=separator, strict=True)
+    reader = csv.reader(_lines(text), delimiter=separator, strict=True)
     names, start = None, 1
     try:
         for fields in watched(reader, "reading"):
