@@ -253,7 +253,7 @@ def in_float32(
 
 def _in_file(tensor: torch.Tensor, folder) -> torch.Tensor:
     "The same float32 values in a file: the system may put its pages aside where RAM is short."
-    with saving("the weights in float32", "run the command again"):
+    with saving("the weights to be merged", "run the command again"):
         with NamedTemporaryFile(dir=folder, delete=False) as file:
             file.write(tensor.contiguous().cpu().numpy())
     return torch.from_file(file.name, shared=True, size=tensor.numel()).view(tensor.shape)

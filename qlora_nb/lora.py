@@ -61,8 +61,9 @@ class LowRankUpdate(nn.Module):
         if not torch.is_autocast_enabled("cuda"):  # as peft: on a GPU autocast would undo it
             x = x.to(self.lora_A.weight.dtype)
         x = self.lora_A(self.lora_dropout(x))
-        if math.frexp(self.scaling)[0] == 0.5:
+        if math.frexp(self.scaling)[0] == 0.5 and x.dtype != torch.float16:
             # A power of two moves no rounding: the same bits, with r products instead of `out`.
+            # It would near float16's smallest numbers, where each halving drops a digit.
             return self.lora_B(x * self.scaling)
         return self.lora_B(x) * self.scaling
 
@@ -97,9 +98,12 @@ class LoRALinear(LowRankUpdate):
         super().__init__(base_layer.in_features, base_layer.out_features, rank, alpha, dropout,
                          rank_stabilized)
         here = next(chain(base_layer.parameters(), base_layer.buffers()), self.lora_A.weight)
+        self._kept = None  # the base layer's own weight, while it is merged
         self.to(here.device, dtype)
-        self.base_layer, self._kept = base_layer.requires_grad_(False), None
+        self.base_layer = base_layer.requires_grad_(False)
         self.disable_adapters = False
+        self.register_state_dict_post_hook(_save_unmerged)
+        self.register_load_state_dict_pre_hook(_load_unmerged)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         "The base layer's output plus the update, in the dtype of the base layer's output."
@@ -118,6 +122,22 @@ class LoRALinear(LowRankUpdate):
         "Whether the update stands in the base layer's weight."
         return self._kept is not None
 
+    @property
+    def weight(self):
+        "The base layer's: models look at its dtype or device."
+        return self.base_layer.weight
+
+    @property
+    def bias(self):
+        "The base layer's."
+        return self.base_layer.bias
+
+    def _apply(self, fn, recurse=True):
+        "What `.to()`, `.half()` and others call: the weight that is kept goes the same way."
+        super()._apply(fn, recurse)
+        self._kept = None if self._kept is None else fn(self._kept)
+        return self
+
     def enable_adapters(self, enabled: bool) -> None:
         "Switch the update on or off, as peft's layers do; raises `InputError` if merged."
         if self.merged:
@@ -131,6 +151,16 @@ class LoRALinear(LowRankUpdate):
     def unmerge(self) -> None:
         "The function `unmerge`, as a method."
         unmerge(self)
+
+def _save_unmerged(layer, state_dict, prefix, local_metadata) -> None:
+    "A merged layer is saved as it was before: A and B are in the file, too, and count once."
+    if layer.merged:
+        state_dict[prefix + "base_layer.weight"] = layer._kept
+
+def _load_unmerged(layer, state_dict, prefix, *rest) -> None:
+    "A saved weight has no update in it, so the layer that it goes into may have none."
+    if layer.merged and prefix + "base_layer.weight" in state_dict:
+        layer.unmerge()
 
 # %% ../nbs/05_lora.ipynb #8c983a19
 def check_fit(
@@ -176,8 +206,7 @@ def unmerge(
     "Put the base layer's own weight back, to the bit; raises `InputError` if it is there already."
     if not layer.merged:
         raise InputError("this layer is not merged; call merge() before unmerge()")
-    weight = layer.base_layer.weight
-    weight.data, layer._kept = layer._kept.to(weight.device), None
+    layer.base_layer.weight.data, layer._kept = layer._kept, None
 
 # %% ../nbs/05_lora.ipynb #d7c34663
 def best_rank(
