@@ -23,11 +23,6 @@ from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from safetensors import SafetensorError
 
 # %% ../nbs/core.ipynb #62aaf190
@@ -266,6 +261,13 @@ def hub_folder(
     revision: str | None = None,  # branch, tag or commit; default: main
 ) -> Path:  # the local snapshot folder
     "Fetch files of a model repository; raises `InputError` for an unknown name or no network."
+    # Here, so that a command's help and a wrong option do not wait for it.
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
     at = f"{name!r}" + (f" at revision {revision!r}" if revision else "")
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))

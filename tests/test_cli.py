@@ -2,10 +2,12 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -13,8 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import COMMAND, write_rows
-from qlora_nb.cli import main
+from qlora_nb.cli import COMMANDS, check_push, main, parse
 from qlora_nb.micro import micro_folder
+from qlora_nb.options import FinetuneOptions, resolve
 
 ROW = {"instruction": "空は何色ですか。", "output": "空は青いです。"}
 
@@ -42,15 +45,170 @@ def edit_json(path, **changes):
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def test_help_version_and_mistyped_words(command):
-    assert "finetune" in command("--help").stdout
-    assert "--learning-rate" in command("finetune", "--help").stdout
-    assert command("--version").stdout[0].isdigit()
-    refused(command("finetun"), "finetune")
-    wrong = command("finetune", "--ranks", "3")
-    assert wrong.returncode == 2 and "--ranks" in wrong.stderr
-    wrong = command("finetune", "--quantization", "nf5")
-    assert wrong.returncode == 2 and "nf4" in wrong.stderr and "Traceback" not in wrong.stderr
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_reads_well(command, called):
+    page = called(command, "--help")
+    assert page.returncode == 0 and page.stdout == called("help", command).stdout
+    lines = page.stdout.splitlines()
+    assert max(map(len, lines)) <= 79
+    assert lines[-3] == "examples:" and all(f"  qlora-nb {command}" in line for line in lines[-2:])
+    entries = re.split(r"\n(?=  -)", page.stdout)[1:]
+    assert len(entries) >= 6
+    for entry in entries:
+        assert entry.count("default:") <= 1 and "None" not in entry, entry
+        assert "_" not in entry.split()[0], entry
+    flags = re.findall(r"^  (?:-\w, )?(--[\w-]+)", page.stdout, re.M)
+    assert len(flags) == len(set(flags))
+
+
+def test_help_shows_presets_and_what_turns_a_switch_off(called):
+    page = " ".join(called("finetune", "-h").stdout.split())
+    assert "--rank N LoRA rank r (default: 8 micro, 16 standard, 64 guanaco)" in page
+    assert "--no-packing give each example a row of its own" in page and " --packing" not in page
+    assert "--gradient-checkpointing, --no-gradient-checkpointing" in page
+
+
+def test_version_and_usage(called):
+    for spelling in ("--version", "-V", "version"):
+        assert called(spelling).stdout[0].isdigit()
+    pages = {called(*spelling).stdout for spelling in [(), ("--help",), ("-h",), ("help",)]}
+    assert len(pages) == 1 and all(command in pages.copy().pop() for command in COMMANDS)
+
+
+@pytest.mark.parametrize("line, meant", [
+    ("finetun", "finetune"), ("finetune --lr 1e-4", "--learning-rate?"),
+    ("finetune --learnin-rate 1", "--learning-rate?"), ("finetune --lora-r 8", "--rank?"),
+    ("finetune --model_name_or_path a", "--model?"), ("finetune --batch 8", "--batch-size?"),
+    ("generate --adaptor a", "--adapter?"), ("merge --out a", "--output?"),
+    ("finetune --dryrun", "--dry-run?"), ("memory micro --gpus T4", "--gpu?"),
+    ("finetune --zzz", "help finetune lists"),
+])
+def test_what_was_meant(line, meant, called):
+    refused(called(*line.split()), meant)
+
+
+def test_what_needs_no_model_is_said_before_torch_is_loaded(tmp_path):
+    "Help, wrong options, missing files, folders that are taken: none waits for torch."
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").touch()
+    lines = ["--version", "--help", "finetune --help", "finetun", "finetune --lr 1",
+             "finetune --rank 0", "finetune --preset guanako", "finetune --data missing.jsonl",
+             "finetune --eval-data missing.csv", "finetune --model ./missing",
+             "finetune --output run", "generate", "generate a", "generate --top-p 5 a", "chat",
+             "merge", "merge --adapter run --output run", "memory micro", "runs", "runs run",
+             "push run a", "push run a/b", "finetune --config missing.json"]
+    script = "\n".join([
+        "import sys", "from qlora_nb.cli import main",
+        f"for line in {lines!r}:",
+        "    assert main(line.split()) in (0, 2), line",
+        "    loaded = {'torch', 'transformers', 'peft', 'datasets', 'matplotlib'} & set(sys.modules)",
+        "    assert not loaded, (line, loaded)",
+    ])
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True,
+                          text=True, stdin=subprocess.DEVNULL, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("qlora-nb: ") == 18, done.stderr
+
+
+def test_words_between_options_and_underscores(monkeypatch):
+    typed = parse("generate", ["一", "--max_new_tokens", "3", "二", "--seed=4", "a_b"])
+    assert typed.words == ["一", "二", "a_b"]
+    assert (typed.options.max_new_tokens, typed.options.seed) == (3, 4)
+    assert typed.given == {"max_new_tokens", "seed"}
+    assert parse("memory", ["micro", "--gpu", "T4,L4", "--gpu", "24GB"]).options.gpu == [
+        "T4,L4", "24GB"]
+    switched = parse("finetune", ["--no-packing", "--double-quantization"]).options
+    assert (switched.packing, switched.double_quantization) == (False, True)
+
+
+def test_a_record_is_a_configuration(tmp_path):
+    chosen = asdict(resolve(FinetuneOptions(rank=4, epochs=2, packing=False, output="gone")))
+    record = tmp_path / "run.json"
+    record.write_text(json.dumps({"options": chosen | {"of_a_later_version": 1}}))
+    again = parse("finetune", ["--config", str(record)]).options
+    assert resolve(again) == replace(FinetuneOptions(**chosen), output=None)
+    typed = parse("finetune", ["--config", str(record), "--steps", "3", "--packing"]).options
+    assert (typed.steps, typed.packing, typed.rank) == (3, True, 4)
+    record.write_text(json.dumps({"options": chosen | {"steps": 70}}))
+    assert parse("finetune", ["--config", str(record), "--epochs", "1"]).options.steps is None
+    plain = tmp_path / "plain.json"
+    plain.write_text('{"learning-rate": 1, "output": "here", "packing": false}', encoding="utf-8")
+    typed = parse("finetune", ["--config", str(plain), "--learning-rate", "0.5"]).options
+    assert (typed.learning_rate, typed.output, typed.packing) == (0.5, "here", False)
+
+
+def test_a_dry_run_says_it_all_and_writes_nothing(called, small_data, tmp_path):
+    done = called("finetune", "--data", small_data, "--epochs", 2, "--batch-size", 4, "--rank", 4,
+                  "--dry-run")
+    assert done.returncode == 0 and not list(tmp_path.iterdir()), done.stderr
+    said = " ".join(done.stdout.split())
+    for words in ("rank │ 4", "output │ runs/micro", "learning-rate │ 0.004", "optimizer states",
+                  "total", "steps of 4 rows", "time: about", "nothing was written"):
+        assert words in said, done.stdout
+
+
+def test_memory_of_several_models_on_several_gpus(called):
+    models = ["rinna/japanese-gpt-neox-3.6b", "micro"]
+    done = called("memory", *models, "--gpu", "t4,24GB", "--gpu", "A10", "--json")
+    answer = json.loads(done.stdout)
+    assert [entry["model"] for entry in answer] == models
+    for entry in answer:
+        assert list(entry["gpus"]) == ["T4", "24GB", "A10"]
+        assert entry["gpus"]["24GB"]["bytes"] == 24 * 10**9
+        assert entry["total"] == sum(entry["parts"].values())
+        assert all(held["fits"] for held in entry["gpus"].values())
+    table = called("memory", *models, "--gpu", "24GB", "--gpu", "T4").stdout
+    assert all(model in table for model in models)
+    assert table.count("24GB") == table.count("T4 ") == 2
+
+
+def test_runs_are_listed(adapter, called, tmp_path):
+    shutil.copytree(adapter, tmp_path / "runs" / "first")
+    (tmp_path / "runs" / "second.partial").mkdir()
+    (tmp_path / "runs" / "second.partial" / "options.json").write_text(
+        '{"model": "micro", "data": "rows.jsonl"}')
+    (tmp_path / "runs" / "third").mkdir()
+    (tmp_path / "runs" / "third" / "run.json").write_text("{}")
+    listed = {row["run"]: row for row in json.loads(called("runs", "--json").stdout)}
+    assert {name: row["state"] for name, row in listed.items()} == {
+        "runs/first": "finished", "runs/second": "not finished", "runs/third": "damaged"}
+    record = json.loads((adapter / "run.json").read_text(encoding="utf-8"))
+    after = record["metrics"]["exams"]["held-out"]["after"]
+    assert listed["runs/first"]["loss"] == after["loss"]
+    table = called("runs").stdout
+    for word in ("runs/first", "not finished", "damaged", f"{after['loss']:.3f}", "rows.jsonl"):
+        assert word in table
+
+
+def test_a_push_says_what_it_would_upload(adapter, called, tmp_path, monkeypatch):
+    record = json.loads((adapter / "run.json").read_text(encoding="utf-8"))
+    card = called("push", adapter, "owner/name", "--card-only").stdout
+    exam = record["metrics"]["exams"]["held-out"]
+    for words in ("library_name: peft", "# name", record["options"]["data"], "| rank | 8 |",
+                  f"{exam['after']['loss']:.3f}", f"{exam['after']['exact_match']:.1%}",
+                  f"peft {record['versions']['peft']}"):
+        assert words in card
+    files, _ = check_push(adapter, "owner/name")
+    assert [file.name for file in files] == [
+        "adapter_config.json", "adapter_model.safetensors", "loss.png"]
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    refused(subprocess_push(adapter, tmp_path, HF_TOKEN=""), "logged in")
+    refused(subprocess_push(adapter, tmp_path, HF_TOKEN="hf_none"), "cannot be reached")
+
+
+def subprocess_push(adapter, folder, **environment):
+    "A push to a hub where nobody listens: the library reads its environment when it is imported."
+    return subprocess.run(
+        [*COMMAND, "push", adapter, "owner/name"], cwd=folder, capture_output=True, text=True,
+        env=os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9"} | environment, timeout=120)
+
+
+def test_several_answers_stand_below_their_questions(adapter, called):
+    options = ["generate", "--adapter", adapter, "--max-new-tokens", 4]
+    first, second = (called(*options, question).stdout for question in ("空は？", "海は？"))
+    both = called(*options, "空は？", "海は？").stdout
+    assert both == f"> 空は？\n{first}> 海は？\n{second}"
+    assert called(*options, "-q", "空は？", "海は？").stdout == first + second
 
 
 @pytest.mark.parametrize("options, words", [

@@ -7,6 +7,12 @@ def refused(title, *options, words):
     return Bad(title, ["finetune", *options, "--output", "run"], words)
 
 
+def wrong_file(title, content, *options, words):
+    "A fine-tune with a wrong configuration file."
+    return Bad(title, ["finetune", "--config", "own.json", *options], words,
+               make=lambda folder: (folder / "own.json").write_text(content, encoding="utf-8"))
+
+
 ROWS = [
     refused("a rank of 0", "--rank", "0", words=["--rank is 0"]),
     refused("a rank above what a layer can hold", "--rank", "4000",
@@ -18,4 +24,33 @@ ROWS = [
     refused("a learning rate that is no number", "--learning-rate", "nan",
             words=["--learning-rate"]),
     refused("--resume and --overwrite at once", "--resume", "--overwrite", words=["--resume"]),
+    Bad("a command that does not exist", ["finetun"], ["finetune"]),
+    Bad("an option before the command", ["--rank", "8", "finetune"], ["--rank", "belongs"]),
+    Bad("words where only options are taken", ["finetune", "extra", "words"],
+        ["unexpected argument 'extra'"]),
+    refused("an option of another program", "--lora-alpha", "3", words=["did you mean --alpha?"]),
+    Bad("an option without its value", ["finetune", "--rank"], ["--rank", "expected"]),
+    refused("a number that is a word", "--rank", "eight", words=["--rank is 'eight'", "whole"]),
+    refused("a whole number with a fraction", "--steps", "2.5", words=["--steps is '2.5'"]),
+    refused("a choice that does not exist", "--quantization", "nf5", words=["did you mean nf4?"]),
+    refused("a value for a switch", "--packing", "false", words=["unexpected argument 'false'"]),
+    refused("more than every token dropped", "--dropout", "1", words=["--dropout is 1.0"]),
+    refused("a learning rate above 1", "--learning-rate", "20", words=["--learning-rate is 20.0"]),
+    refused("no pass over the data", "--epochs", "0", words=["--epochs is 0.0"]),
+    refused("a configuration file that is not there", "--config", "gone.json",
+            words=["gone.json", "No such file"]),
+    wrong_file("a configuration that is no JSON", "rank: 8", words=["own.json", "JSON"]),
+    wrong_file("a configuration that is a list", "[8]", words=["own.json", "no JSON object"]),
+    wrong_file("a configuration with an unknown option", '{"ranks": 8}', words=["ranks", "rank"]),
+    wrong_file("a configuration with a wrong type", '{"rank": true}', words=["--rank is True"]),
+    wrong_file("a configuration with a fraction of a row", '{"held_out": 1.5}',
+               words=["--held-out is 1.5", "whole"]),
+    Bad("a list of runs where no folder is", ["runs", "nowhere"], ["nowhere"]),
+    Bad("a push without a name", ["push", "."], ["owner/name"]),
+    Bad("a push to what is no name", ["push", ".", "name"], ["'name'", "owner/name"]),
+    Bad("a push of an empty folder", ["push", ".", "owner/name"], ["no adapter and no model"]),
+    Bad("a comparison without an adapter", ["chat", "--model", "micro", "--compare"],
+        ["--compare"]),
+    Bad("neither model nor adapter", ["generate", "--adapter", "none", "a"], ["--model"]),
+    Bad("an adapter before the first run", ["generate", "空は？"], ["qlora-nb finetune first"]),
 ]

@@ -5,8 +5,9 @@ ASKED = "札幌市はどこですか。"
 
 
 def asked(title, *prompts, words, stdin=None):
-    "Questions to an adapter, which are refused before it is opened."
-    return Bad(title, ["generate", "--adapter", "./nowhere", *prompts], words, stdin=stdin)
+    "Questions to an adapter, which are refused before it is opened: its folder is empty."
+    return Bad(title, ["generate", "--adapter", "./empty", *prompts], words,
+               make=lambda folder: (folder / "empty").mkdir(), stdin=stdin)
 
 
 ROWS = [
