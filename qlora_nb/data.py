@@ -447,12 +447,23 @@ def _json_rows(path: Path, report: DataReport) -> Iterable:
     if by_line and _is_json(first):
         return _json_lines(path, text)
     try:
-        return _table(json.loads(text))
+        values = _values(text)
+        return _table(values[0]) if len(values) == 1 else values
     except (ValueError, RecursionError) as error:
         if text.lstrip().startswith("{") and _is_json(first):
             return _json_lines(path, text)
         wanted = "one JSON object on each line" if by_line else "a list of rows"
         raise _not_json(path, getattr(error, "lineno", 1), error, wanted) from error
+
+def _values(text: str) -> list:
+    "The JSON values of a text: one, or several behind each other, over as many lines as they like."
+    decoder, space, values = json.JSONDecoder(), re.compile(r"\s*"), []
+    place = space.match(text).end()
+    while place < len(text):
+        value, place = decoder.raw_decode(text, place)
+        values.append(value)
+        place = space.match(text, place).end()
+    return values
 
 def _is_json(text: str) -> bool:
     "Whether a text is one whole JSON value."
