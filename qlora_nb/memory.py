@@ -202,6 +202,7 @@ class Recipe:
     sequence: int = 512  # tokens
     padding: bool = False  # sequences of unequal length, so that attention needs a mask
     checkpointing: bool = True  # recompute each layer in the backward pass
+    reentrant: bool = False  # by torch's older way, whose first pass runs without autograd
     attention: str = "sdpa"  # sdpa or eager
     accumulate: bool = True  # gradients stay from one forward pass to the next
     lean: bool = False  # as this library trains: see below
@@ -500,7 +501,7 @@ def kept_activations(
     if recipe.checkpointing:  # each layer's input, and the mask
         mask = w.stream if recipe.attention == "eager" else recipe.padding
         layers = polynomial(n=shape.layers * w.stream * h, bss=mask)
-        if recipe.quantization == "int8":
+        if recipe.quantization == "int8" and not recipe.reentrant:
             inputs = (_uncast(shape, recipe, name) for name in linear_layers(shape))
             layers = _sum(layers, _sum(*inputs, times=shape.layers))
     else:
@@ -546,35 +547,89 @@ def working_memory(
                                _sum(kept_activations(shape, recipe), times=-1))
     return moments
 
+# %% ../nbs/09_memory.ipynb #c6a1f2b7
 def _layer_moments(shape: Shape, recipe: Recipe) -> dict[str, Counter]:
-    "The last layer's feed-forward part in the backward pass; nothing of the end is left."
+    "The last layer, forward and backward; nothing of the end is there yet, or any more."
     w, h, i, c = widths(recipe, shape.family), shape.hidden, shape.intermediate, recipe.compute
-    down = list(linear_layers(shape))[-1]
-    alive = _sum(end_activations(shape, recipe), times=-1)
+    down = list(linear_layers(shape))[-1] in adapted(shape, recipe)
+    alive, layer = _sum(end_activations(shape, recipe), times=-1), layer_activations(shape, recipe)
     if recipe.checkpointing:
-        alive = _sum(alive, layer_activations(shape, recipe))
+        alive = _sum(alive, layer)
         alive["n"] -= w.stream * h if w.norm == w.stream else 0  # the kept input is shared
-    matrix = w.stream if recipe.quantization == "int8" else c
-    moments, narrow = {}, w.ends < w.stream
-    widened = w.cast and (recipe.quantization == "none" or narrow and recipe.device == "cpu")
-    if recipe.rank and widened:  # peft casts an adapter's input to float32, autocast casts it back
-        more = (4 * c + w.stream) * h if narrow else 0  # outputs that wait for their sum
-        moments["recompute"] = _sum(alive, polynomial(n=(4 + c) * i + more))
-    if recipe.rank and recipe.quantization == "none":
-        matrix = 0
-    gradients = w.output if down in adapted(shape, recipe) else c
-    cast = c * h if w.output != c else 0
-    both = 2 * w.output * i if recipe.rank else c * i  # for the matrix, and for its adapter
-    both += (4 - c) * i if narrow and widened else 0
-    alive["n"] += w.output * h + (w.stream * h if narrow else 0)
-    moments |= {
-        "matrix": _sum(alive, polynomial(n=gradients * i + cast, one=matrix * i * h)),
-        "feed-forward": _sum(alive, polynomial(n=both)),
-    }
+    moments = _forward_moments(shape, recipe, alive) if down else {}
     if recipe.attention == "eager":
-        moments["attention"] = _sum(alive, polynomial(
-            bss=8 * shape.heads, n=-_between_kept(shape, recipe)["n"]))
+        moments |= _attention_moments(shape, recipe, _sum(alive, _sum(layer, times=-1)))
+    matrix = 0 if recipe.rank and recipe.quantization == "none" else c
+    matrix = w.stream if recipe.quantization == "int8" else matrix
+    gradient, cast = w.output if down else c, c * h if w.output != c else 0
+    wide = 2 * w.output * i if recipe.rank else c * i  # for the matrix, and for its adapter
+    if shape.family == "llama":  # for the product, and for both of its factors
+        wide = max(wide, 3 * w.output * i - c * i * (down or not recipe.rank))
+    wide += (4 - c) * i if down and w.ends < w.stream and _widened(recipe) else 0
+    if down:  # its dropout has been through already
+        alive = _sum(alive, _sum(_dropped(recipe, i), times=-1))
+    alive["n"] += w.output * h + (w.stream * h if w.ends < w.stream else 0)
+    return moments | {
+        "matrix": _sum(alive, polynomial(n=gradient * i + cast, one=matrix * i * h)),
+        "feed-forward": _sum(alive, polynomial(n=wide)),
+    }
+
+def _widened(recipe: Recipe) -> bool:
+    "Whether peft casts an adapter's input to float32, and autocast casts it back."
+    quantized, w = recipe.quantization != "none", widths(recipe)
+    return w.cast and recipe.rank > 0 and (
+        not quantized or w.ends < w.stream and recipe.device == "cpu")
+
+# %% ../nbs/09_memory.ipynb #0e9b47d3
+def _forward_moments(shape: Shape, recipe: Recipe, alive: Counter) -> dict[str, Counter]:
+    "The feed-forward part on its way forward: for the first time, or made again."
+    w, h, i, c = widths(recipe, shape.family), shape.hidden, shape.intermediate, recipe.compute
+    widened, dropped = _widened(recipe), recipe.dropout > 0
+    itself = not w.cast or w.output == c and not widened  # kept as it is, without a copy
+    held = (0 if itself and not dropped else w.output * h) + c * h * shape.parallel
+    held += w.output * h if shape.family == "gpt_neox_japanese" else 0  # the first norm's output
+    added = w.output if recipe.device == "cpu" else c  # the adapter's share, before the sum
+    forms = (w.output + 4 * widened) * i  # what the last matrix reads, and what its adapter reads
+    output = (4 if widened else w.output) * i * dropped  # dropout's
+    into = forms + output - c * i * itself + w.output * h
+    out = forms - c * i * (itself and not dropped) + (2 * w.output + added) * h
+    mask = w.stream if recipe.attention == "eager" else recipe.padding
+    if recipe.checkpointing:
+        alive = _sum(alive, polynomial(n=_waiting(shape, recipe)))
+        most = max(into, out * recipe.reentrant)  # torch's newer way stops once all is kept
+    else:  # the model holds its embeddings and the mask
+        alive, most = _sum(alive, polynomial(n=w.stream * h, bss=mask)), max(into, out)
+    undropped = _sum(_dropped(recipe, i), times=-1)["n"]  # before the last adapter reads
+    most = max(most, (w.output + added - c) * i + undropped)  # at the matrix before
+    name = "recompute" if recipe.checkpointing else "forward"
+    moments = {name: _sum(alive, polynomial(n=most + held))}
+    if recipe.quantization in ("nf4", "fp4"):
+        read = (w.output - c + c * (w.output != c)) * i + c * h + undropped
+        moments["matrix, forward"] = _sum(alive, polynomial(n=read + held, one=c * i * h))
     return moments
+
+def _waiting(shape: Shape, recipe: Recipe) -> int:
+    "Bytes a token of the gradients that wait while a layer is computed again."
+    w, c = widths(recipe, shape.family), recipe.compute
+    return (w.stream + c + c * (w.output != w.stream or shape.parallel)) * shape.hidden
+
+# %% ../nbs/09_memory.ipynb #72fd03ac
+def _attention_moments(shape: Shape, recipe: Recipe, alive: Counter) -> dict[str, Counter]:
+    "Eager attention's square matrices, forward and backward; the layer has kept no more."
+    w, h, c, heads = widths(recipe, shape.family), shape.hidden, recipe.compute, shape.heads
+    names = list(linear_layers(shape))
+    before = names[:[name in ("dense", "o_proj") for name in names].index(True)]
+    kept = _sum(alive, _norm_kept(shape, recipe), polynomial(n=2 * c * h),
+                *(_linear_kept(shape, recipe, name) for name in before))
+    made = 4 * w.output * h + 2 * w.stream * h * w.cast  # a norm's output, q, k, v, and both rotated
+    if recipe.checkpointing:
+        waits = polynomial(n=_waiting(shape, recipe))
+    else:
+        waits = polynomial(n=w.stream * h, bss=w.stream)
+    return {
+        "scores": _sum(kept, waits, polynomial(n=made, bss=(8 + c * w.cast) * heads)),
+        "attention": _sum(kept, polynomial(n=(w.output + w.stream) * h, bss=12 * heads)),
+    }
 
 # %% ../nbs/09_memory.ipynb #10de2170
 @dataclass(frozen=True)
