@@ -20,7 +20,7 @@ runtime = [
     "sentencepiece>=0.2.3",
     "matplotlib>=3.9",
     "psutil>=5.9",
-    "filelock>=3.16",
+    "filelock>=3.20",
     "rich>=13",
 ]
 # What the chapters use beside the library: enough to run one on Colab, with what Colab ships.

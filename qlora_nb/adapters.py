@@ -8,7 +8,7 @@ __all__ = ['AdapterFolder', 'open_adapter', 'base_folder', 'attach', 'how_stored
 
 # %% ../nbs/adapters.ipynb #fc7e1f22
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +20,7 @@ from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftModel, get_peft_model_state_di
 from peft.config import PromptLearningConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig
@@ -287,11 +287,13 @@ def merge(
 ) -> Path:  # the folder, loadable by transformers alone
     "Merge an adapter into its base and save a plain model with its tokenizer."
     output = Path(options.output)
-    if output.exists() and not options.overwrite:
-        raise InputError(f"{output} exists; give another --output, or --overwrite to replace it")
+    _check_place(output, options.overwrite)
     adapter = open_adapter(options.adapter)
     _check_mergeable(adapter, how_stored(adapter, options.quantization)[0])
     folder = base_folder(adapter, options.model, options.revision)
+    for what, own in [("adapter", adapter.path), ("base model", folder)]:
+        if output.exists() and output.samefile(own):
+            raise InputError(f"--output {output} is the folder of the {what}; give another one")
     config = AutoConfig.from_pretrained(folder)
     config.dtype = dtype = _merged_dtype(options, config)
     nearest = next(path for path in output.absolute().parents if path.exists())
@@ -304,13 +306,29 @@ def merge(
             raise InputError("a merged weight does not fit into float16; use --dtype bfloat16")
         if hasattr(config, "quantization_config"):
             del config.quantization_config  # of the base: the merged weights are plain
-        with saving(output, "run the command again"), whole_folder(output) as fresh:
-            save_torch_state_dict(state, fresh, metadata={"format": "pt"})
+        old = ["config.json", "model*.safetensors*"]  # no weights of an earlier model may stay
+        with saving(output, "run the command again"), whole_folder(output, old) as fresh:
+            save_torch_state_dict(state, fresh, metadata={"format": "pt", **_MADE})
             config.save_pretrained(fresh)
             model.generation_config.save_pretrained(fresh)
             load_tokenizer(folder).save_pretrained(fresh)
             _say_it_the_old_way(fresh)
     return output
+
+_MADE = {"made_by": "qlora-nb merge"}  # in the files of weights: what --overwrite may replace
+
+def _check_place(output: Path, overwrite: bool) -> None:
+    "Refuse an output folder in which anything but a merged model would be lost."
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output {output} is a file; give a folder that does not exist yet")
+    inside = sorted(path.name for path in output.iterdir()) if output.exists() else []
+    merged = False
+    for file in output.glob("model*.safetensors"):
+        with suppress(SafetensorError, OSError), safe_open(file, "pt") as weights:
+            merged |= _MADE.items() <= (weights.metadata() or {}).items()
+    if inside and not (merged and overwrite):
+        raise InputError(f"{output} holds {inside[0]}; give another --output"
+                         f"{', or --overwrite to replace the merged model' if merged else ''}")
 
 def _check_mergeable(adapter: AdapterFolder, quantization: str) -> None:
     "Refuse, before anything large is loaded, what no merged model can compute."

@@ -50,9 +50,11 @@ def whole_file(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _unused(path.parent, path.suffix)
-    temporary.open("xb").close()  # with the rights that the umask gives to any new file
+    temporary.open("xb").close()
+    rights = temporary.stat().st_mode  # as the umask gives them; some writers make files private
     try:
         yield temporary
+        temporary.chmod(rights)
         _sync(temporary)
         os.replace(temporary, path)
     finally:
@@ -80,15 +82,21 @@ def whole_folder(
     fresh.mkdir()
     try:
         yield fresh
-        for file in fresh.rglob("*"):
-            if file.is_file():
-                _sync(file)
+        _settle(fresh)
         if path.exists():
             _move_into(fresh, path, replaces)
         else:
             os.rename(fresh, path)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+def _settle(folder: Path) -> None:
+    "Flush all files of a folder to the disk, and give them the rights that it has itself."
+    rights = folder.stat().st_mode & 0o666
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(rights)
+            _sync(file)
 
 def _move_into(fresh: Path, path: Path, replaces) -> None:
     "Move what `fresh` holds into the folder `path`; put back what left it if that fails."
@@ -116,6 +124,7 @@ def replace_folder(
 ) -> None:
     "Rename `fresh` to `path`, a folder that nobody else puts anything into."
     fresh, path = Path(fresh), Path(path)
+    _settle(fresh)
     old = _unused(path.parent)
     if path.exists():
         os.replace(path, old)

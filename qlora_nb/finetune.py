@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['DAY', 'log', 'held_bytes', 'linear_names', 'add_lora', 'parameter_counts', 'ask', 'mean_loss', 'Exam', 'make_exam',
            'evaluate', 'TrainingData', 'pick_sequence_length', 'read_conversations', 'load_data', 'graded_loss',
-           'spare_logits', 'peak_memory', 'WholeTrainer', 'checkpoints', 'StepClock', 'Progress', 'LossBar',
-           'training_arguments', 'make_trainer', 'RunFolder', 'run_folder', 'free_name', 'last_interrupted', 'find_run',
-           'claim', 'begin', 'recipe_of', 'recomputes', 'free_bytes', 'known_shape', 'check_memory', 'operations',
-           'matmul_rate', 'check_time', 'enough_memory', 'let_go', 'prepare_training', 'Setup', 'set_up', 'finetune',
-           'train', 'loss_curve']
+           'spare_logits', 'peak_memory', 'WholeTrainer', 'check_whole', 'checkpoints', 'StepClock', 'Progress',
+           'LossBar', 'training_arguments', 'make_trainer', 'RunFolder', 'run_folder', 'free_name', 'last_interrupted',
+           'find_run', 'claim', 'begin', 'recipe_of', 'recomputes', 'free_bytes', 'known_shape', 'check_memory',
+           'operations', 'matmul_rate', 'check_time', 'enough_memory', 'let_go', 'prepare_training', 'Setup', 'set_up',
+           'finetune', 'train', 'loss_curve']
 
 # %% ../nbs/15_finetune.ipynb #f66c922e
 import gc
@@ -29,6 +29,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import wraps
 from pathlib import Path
 from types import MethodType
+from zipfile import is_zipfile
 
 import psutil
 import torch
@@ -36,6 +37,7 @@ from accelerate.utils import send_to_device
 from filelock import FileLock, Timeout
 from matplotlib.figure import Figure
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from safetensors import SafetensorError, safe_open
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
@@ -373,6 +375,15 @@ class WholeTrainer(Trainer):
         self.clock.tokens += count_tokens(inputs)  # `make_trainer` sets the clock
         return super().training_step(model, inputs, num_items_in_batch)
 
+    def evaluate(self, *args, **kwargs):
+        "The held-out loss as the exams count it, each token with equal weight."
+        loss = mean_loss(self.model, self.eval_dataset, self.data_collator,
+                         self.args.per_device_eval_batch_size)
+        self.log({"eval_loss": loss})
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, {"eval_loss": loss})
+        return {"eval_loss": loss}
+
     def log(self, logs, start_time=None):
         super().log(logs, start_time)
         for name, words in [("loss", "loss"), ("eval_loss", "held-out loss")]:
@@ -419,6 +430,24 @@ class WholeTrainer(Trainer):
             load_adapter(self.model, resume_from_checkpoint)
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+def check_whole(
+    checkpoint: Path,
+) -> None:
+    "Raise `InputError` for a checkpoint that something else has damaged."
+    for name in ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth",
+                 "trainer_state.json"):
+        file = checkpoint / name
+        try:
+            if name.endswith(".json"):
+                read_json(file)
+            elif name.endswith(".safetensors"):
+                safe_open(file, "pt").keys()
+            elif not is_zipfile(file):  # its table of contents comes last
+                raise ValueError("it breaks off")
+        except (OSError, ValueError, SafetensorError) as error:
+            raise InputError(f"{file} is damaged ({error}); remove {checkpoint}, and --resume "
+                             "starts at the first step") from error
 
 def checkpoints(
     folder,  # where a `WholeTrainer` saves
@@ -599,14 +628,21 @@ def run_folder(
 ) -> RunFolder:
     "The folders of a run; raises `InputError` for a name that no folder can have."
     path = Path(output)
-    if path.is_symlink() or path.name in ("", ".."):  # "." has no name, and a link stays a link
+    if os.path.islink(path) or path.name in ("", ".."):  # "." has no name, and a link stays a link
         path = Path(os.path.realpath(path))
+    if os.path.islink(path):
+        raise InputError(f"--output {output} is a link that leads to itself; give another one")
     if not path.name or not str(output).strip():
         raise InputError(f"--output {str(output)!r} is no folder that a run can make; give a name")
     if path.suffix == ".partial":
         raise InputError(f"--output {output} is named as what an unfinished run works in; "
                          f"give {path.with_suffix('')}")
     beside = path.with_name(path.name + ".partial")
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            beside.lstat()
+    except OSError as error:  # the name is too long, or the folder is closed to this user
+        raise _unwritable(beside, error) from error
     # What is mounted there is a disk of its own: nothing can be renamed onto it from beside it.
     return RunFolder(path, path / "run.partial" if os.path.ismount(path) else beside)
 
@@ -660,9 +696,8 @@ def claim(
         yield run, _settle(run, options, given)
     finally:
         begun = (run.work / "options.json").exists()
-        if not begun:
-            with suppress(OSError):
-                (run.work / "lock").unlink()
+        with suppress(OSError):
+            (run.work / "lock").unlink()
         lock.release()
         for folder in [] if begun else dict.fromkeys([run.work, *made]):
             with suppress(OSError):  # it holds something
@@ -695,6 +730,8 @@ def _busy(work: Path) -> bool:
         return True
     except (OSError, NotImplementedError):
         return False
+    with suppress(OSError):
+        (work / "lock").unlink()
     lock.release()
     return False
 
@@ -1003,6 +1040,7 @@ def set_up(
     recipe = recipe_of(options, data.train, device, dtype)
     if device.type == "cuda" and not full:
         check_memory(options, shape, recipe, free_bytes(device))
+    log.info("loading the weights of %s", options.model)
     folder = fetch_model(options.model, options.revision)
     base = _describe_base(options, folder, dtype)
     model = load_base(folder, options.quantization, options.double_quantization, dtype, device,
@@ -1042,7 +1080,7 @@ def finetune(
 
 def _run(run: RunFolder, options: FinetuneOptions) -> dict:
     "The run itself, from loading to the record."
-    log.info("loading %s and %s", options.model, options.data)
+    log.info("reading %s", options.data)
     with enough_memory(run, options):
         setup = set_up(options)
     log.info(str(setup.data.report))
@@ -1055,7 +1093,8 @@ def _run(run: RunFolder, options: FinetuneOptions) -> dict:
         "options": asdict(options), "versions": versions(), "machine": machine(),
         "base": setup.base | {"format": setup.data.form.name}, "data": asdict(setup.data.report),
         "metrics": _metrics(trainer, setup, before, after),
-        "answers": _answers(setup.data, before, after), "history": trainer.state.log_history,
+        "answers": _answers(setup.data, before, after),
+        "history": _history(trainer.state, before, after),
     }
     _publish(run, setup.model, record)
     return record
@@ -1070,6 +1109,7 @@ def train(
     trainer = make_trainer(setup.model, setup.data, arguments)
     last = checkpoints(folder)[-1:]
     if last:
+        check_whole(last[0])
         log.info("continuing at %s", last[0].name)
     elif options.resume:
         log.info("nothing was saved yet; starting at the first step")
@@ -1148,6 +1188,13 @@ def _metrics(trainer: WholeTrainer, setup: Setup, before: dict, after: dict) -> 
         "tokens_per_second": clock.tokens / clock.seconds if clock.seconds else None,
         "peak_memory": clock.peak,
     }
+
+def _history(state, before: dict, after: dict) -> list[dict]:
+    "The Trainer's log, with the held-out loss from before the first step and after the last."
+    log = [{"step": 0, "eval_loss": next(iter(before.values()))["loss"]}, *state.log_history]
+    if not any(row["step"] == state.global_step and "eval_loss" in row for row in log):
+        log.append({"step": state.global_step, "eval_loss": next(iter(after.values()))["loss"]})
+    return log
 
 def _answers(data: TrainingData, before: dict, after: dict) -> list[dict]:
     "Every held-out question of the first exam, with its answers before and after."
