@@ -762,8 +762,8 @@ def _status(command: str, arguments: list[str]) -> int:
         return 2
     except BrokenPipeError:  # the reader has seen enough
         return 0
-    except KeyboardInterrupt:
-        print("qlora-nb: stopped; finetune goes on with --resume", file=sys.stderr)
+    except KeyboardInterrupt as stop:  # a fine-tune says whether there is something to go on with
+        print("; ".join(filter(None, ["qlora-nb: stopped", str(stop)])), file=sys.stderr)
         return 130
 
 def _run(command: str, arguments: list[str]) -> int:

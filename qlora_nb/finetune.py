@@ -6,10 +6,10 @@
 __all__ = ['DAY', 'log', 'held_bytes', 'linear_names', 'add_lora', 'parameter_counts', 'ask', 'mean_loss', 'Exam', 'make_exam',
            'evaluate', 'TrainingData', 'pick_sequence_length', 'read_conversations', 'load_data', 'graded_loss',
            'spare_logits', 'peak_memory', 'WholeTrainer', 'check_whole', 'checkpoints', 'StepClock', 'Progress',
-           'LossBar', 'training_arguments', 'make_trainer', 'RunFolder', 'run_folder', 'free_name', 'last_interrupted',
-           'find_run', 'claim', 'begin', 'recipe_of', 'recomputes', 'free_bytes', 'known_shape', 'check_memory',
-           'operations', 'matmul_rate', 'check_time', 'enough_memory', 'let_go', 'prepare_training', 'Setup', 'set_up',
-           'finetune', 'train', 'loss_curve']
+           'LossBar', 'check_reporter', 'training_arguments', 'make_trainer', 'RunFolder', 'run_folder', 'free_name',
+           'last_interrupted', 'find_run', 'claim', 'begin', 'recipe_of', 'recomputes', 'free_bytes', 'known_shape',
+           'check_memory', 'operations', 'matmul_rate', 'check_time', 'enough_memory', 'let_go', 'prepare_training',
+           'Setup', 'set_up', 'finetune', 'train', 'loss_curve']
 
 # %% ../nbs/15_finetune.ipynb #f66c922e
 import gc
@@ -42,6 +42,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 from transformers.modeling_outputs import CausalLMOutput
 
 from qlora_nb.core import (
@@ -558,6 +559,14 @@ class LossBar(TrainerCallback):
             self.progress.close()
 
 # %% ../nbs/15_finetune.ipynb #3d06c5b5
+def check_reporter(
+    name: str | None,  # as `--report-to` has it
+) -> None:
+    "Raise `InputError` for a reporter whose package is not installed."
+    if name and name not in get_available_reporting_integrations():
+        raise InputError(f"--report-to {name} needs a package that is not installed; install it, "
+                         f"as with pip install {name}, or leave the option out")
+
 def training_arguments(
     options: FinetuneOptions,  # resolved
     folder,  # for checkpoints
@@ -580,7 +589,8 @@ def training_arguments(
         eval_strategy="steps" if options.eval_steps else "no",
         eval_steps=options.eval_steps or None,
         logging_nan_inf_filter=False,  # or a loss that is NaN would be written down as 0
-        prediction_loss_only=True, remove_unused_columns=False, report_to=[],
+        prediction_loss_only=True, remove_unused_columns=False,
+        report_to=[options.report_to] if options.report_to else [],
         dataloader_pin_memory=device.type == "cuda",
         disable_tqdm=True,  # `LossBar` takes the place of transformers' own bar
     )
@@ -822,7 +832,7 @@ def _empty(work: Path) -> None:
     "Delete what a run has left in its working folder, and nothing else."
     for name in ("options.json", "before.json"):
         (work / name).unlink(missing_ok=True)
-    for folder in (work / "unfinished", *checkpoints(work)):
+    for folder in (work / "unfinished", work / "runs", *checkpoints(work)):
         shutil.rmtree(folder, ignore_errors=True)
 
 # %% ../nbs/15_finetune.ipynb #9bfe4b0a
@@ -1064,6 +1074,7 @@ def finetune(
 ) -> dict:  # the run record, as stored in run.json
     "Fine-tune as `options` say; leaves adapter, loss curve and record in the output folder."
     resolve(options)  # what cannot be meant is refused before anything is looked for
+    check_reporter(options.report_to)
     if options.resume:
         run = find_run(options)
         if record := _finished(run, options, given):
@@ -1077,6 +1088,9 @@ def finetune(
         if lacks_memory(error.__cause__):
             let_go(error)
         raise
+    except KeyboardInterrupt:
+        begun = (find_run(options).work / "options.json").exists()
+        raise KeyboardInterrupt("finetune goes on with --resume" if begun else "") from None
 
 def _run(run: RunFolder, options: FinetuneOptions) -> dict:
     "The run itself, from loading to the record."
@@ -1232,8 +1246,10 @@ def loss_curve(
 
 def _publish(run: RunFolder, model, record: dict) -> None:
     "Let adapter, curve and record appear as one folder, then drop what the run worked with."
-    with saving(run.output), whole_folder(run.output, ["run.json"]) as fresh:
+    with saving(run.output), whole_folder(run.output, ["run.json", "tensorboard"]) as fresh:
         _write_adapter(model, fresh, record["base"]["model"])
         loss_curve(record["history"], fresh / "loss.png")
+        if (run.work / "runs").exists():  # where transformers writes for TensorBoard
+            shutil.copytree(run.work / "runs", fresh / "tensorboard")
         write_json(fresh / "run.json", record)
     _empty(run.work)
