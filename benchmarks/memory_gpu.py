@@ -52,7 +52,7 @@ TINY = Shape(2, 128, 2, 1000, context=2048)
 
 
 def save_random(shape: Shape, folder: str, device: torch.device) -> None:
-    "A checkpoint of the shape with random 16-bit weights."
+    "A checkpoint of the shape with random 16-bit weights, and the buffers of files of 2023."
     config = GPTNeoXConfig(
         vocab_size=shape.vocab, hidden_size=shape.hidden, num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads, intermediate_size=shape.intermediate,
@@ -66,7 +66,12 @@ def save_random(shape: Shape, folder: str, device: torch.device) -> None:
             model = GPTNeoXForCausalLM(config)
     finally:
         torch.set_default_dtype(before)
-    model.save_pretrained(folder)
+    state, length = model.state_dict(), shape.context
+    for layer in range(shape.layers):
+        start = f"gpt_neox.layers.{layer}.attention."
+        state[start + "bias"] = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
+        state[start + "masked_bias"] = torch.tensor(-1e9).half()  # -inf: float16 has no -1e9
+    model.save_pretrained(folder, state_dict=state)
 
 
 def load(folder: str, recipe: Recipe, dtype: torch.dtype, device: torch.device):

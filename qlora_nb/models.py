@@ -80,6 +80,9 @@ def _refuse_others(folder: Path, raw: dict) -> None:
     if "auto_map" in raw:
         raise InputError(f"{folder} wants to run code of its own (auto_map), which is never done; "
                          "use a model that transformers itself knows")
+    if raw.get("model_type") == "gpt_neox_japanese":
+        raise InputError(f"{folder} is a 'gpt_neox_japanese' model, whose tokenizer (vocab.txt, "
+                         f"emoji.json) is not read here; expected model_type {FAMILY}")
     if raw.get("model_type") != FAMILY:
         raise InputError(f"{folder} is a {raw.get('model_type')!r} model; "
                          f"expected the GPT-NeoX family ({FAMILY})")
@@ -121,7 +124,9 @@ def _stored(folder):
                 for name in sorted(tensors.keys()):
                     yield name, tensors
         except SafetensorError as error:
-            if file.read_bytes()[:40].startswith(b"version https://git-lfs"):
+            with open(file, "rb") as opened:
+                note = opened.read(40).startswith(b"version https://git-lfs")
+            if note:
                 raise InputError(f"{file} is Git LFS's note of where the weights are; fetch them "
                                  "with `git lfs pull`") from error
             raise InputError(f"{file} is damaged ({error}); fetch or save it again") from error

@@ -102,7 +102,7 @@ ROWS = [
     content("a config.json that breaks off", "config.json", '{"model_type": ', ["config.json"]),
     content("a config.json that is a list", "config.json", "[]", ["config.json", "list"]),
     config("a model of another family", ["'llama'", "GPT-NeoX"], model_type="llama"),
-    config("a family whose tokenizer cannot be read", ["gpt_neox_japanese"],
+    config("a family whose tokenizer cannot be read", ["gpt_neox_japanese", "tokenizer"],
            model_type="gpt_neox_japanese"),
     config("a model with code of its own", ["auto_map"], auto_map={"AutoModel": "a.B"}),
     config("a model quantized by another method", ["gptq"],
