@@ -340,8 +340,12 @@ def load_4bit(
         raise InputError(f"{folder} holds no model in 4 bits; expected a quantization_config of "
                          "bitsandbytes with load_in_4bit in config.json: use `quantize_model`")
     del config.quantization_config
-    with torch.device("meta"):  # shapes only: the float weights are never made
-        model = AutoModelForCausalLM.from_config(config)
+    try:
+        with torch.device("meta"):  # shapes only: the float weights are never made
+            model = AutoModelForCausalLM.from_config(config)
+    except ValueError as error:
+        raise InputError(f"{folder} holds a {config.model_type} model, which is no causal language "
+                         "model of transformers; use a state_dict()") from error
     flat = {}
     for file in sorted(folder.glob("*.safetensors")):
         flat |= read_tensors(file, str(device))
