@@ -155,7 +155,9 @@ def load_adapted(
     options,  # GenerateOptions
     device: torch.device,
 ):  # -> (model with its adapter, tokenizer, AdapterFolder, folder of the base model)
-    "Base model and adapter as they were trained together."
+    "Base model and adapter as they were trained together, or without an adapter a plain model."
+    if options.adapter == "none":
+        return _plain(options, device)
     adapter = open_adapter(options.adapter)
     folder = base_folder(adapter, options.model, options.revision)
     trained = adapter.record.get("options", {})
@@ -163,6 +165,16 @@ def load_adapted(
     backend = _backend(options, adapter)
     model = load_base(folder, *how_stored(adapter, options.quantization), dtype, device, backend)
     return attach(model, adapter, backend), load_tokenizer(folder), adapter, folder
+
+def _plain(options, device: torch.device):
+    "A model as its files are; one that was merged keeps the record of its adapter's run."
+    folder = fetch_model(options.model, options.revision)
+    record = _read_object(folder / "run.json") if (folder / "run.json").is_file() else {}
+    alone = AdapterFolder(folder, {}, record if "base" in record else {}, {})
+    dtype = pick_compute_dtype("auto", device)
+    backend = options.backend or ("bitsandbytes" if find_spec("bitsandbytes") else "reference")
+    model = load_base(folder, options.quantization or "none", True, dtype, device, backend)
+    return model.eval(), load_tokenizer(folder), alone, folder
 
 def _backend(options, adapter: AdapterFolder) -> str:
     "Whose layers compute: as asked, else as trained, as far as it is installed."
@@ -312,6 +324,8 @@ def merge(
             config.save_pretrained(fresh)
             model.generation_config.save_pretrained(fresh)
             load_tokenizer(folder).save_pretrained(fresh)
+            if adapter.record:
+                write_json(fresh / "run.json", adapter.record)
             _say_it_the_old_way(fresh)
     return output
 

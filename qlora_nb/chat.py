@@ -46,6 +46,7 @@ def load_speaker(
     model, tokenizer, adapter, folder = load_adapted(options, pick_device(options.device))
     form = pick_format(options.prompt_format, adapter, folder, tokenizer)
     name = f"{adapter.record.get('base', {}).get('model') or folder} + {options.adapter}"
+    name = options.model if options.adapter == "none" else name
     return Speaker(model, tokenizer, form, model.config.max_position_embeddings, name)
 
 # %% ../nbs/17_chat.ipynb #82440042
@@ -81,14 +82,18 @@ def pick(
     top_p: float,  # above 0 and up to 1: the mass of the likeliest tokens to draw from
     generator: torch.Generator,  # on the CPU, so that a seed means the same on every device
 ) -> int:  # a token
-    "The next token, by nucleus sampling (arXiv 1904.09751); raises `InputError` for NaN."
+    """The next token, by nucleus sampling (arXiv 1904.09751); raises `InputError` for NaN, for +inf
+    and where every token is impossible: -inf, as a mask has it, is a probability of 0."""
     logits = logits.float().cpu()
-    if logits.isnan().any():
-        raise InputError("the model computes NaN; the adapter or its compute dtype does not suit "
-                         "this device: try --device cpu, or train again in another dtype")
+    if not logits.max() < torch.inf or logits.max() == -torch.inf:  # NaN is the maximum, too
+        raise InputError("the model computes NaN or infinite numbers; the adapter or its compute "
+                         "dtype does not suit this device: try --device cpu, or train again in "
+                         "another dtype")
     if temperature == 0:
         return int(logits.argmax())
-    ranked, order = (logits / temperature).softmax(-1).sort(descending=True)
+    # Differences to the largest, divided in float64: a tiny temperature leaves the likeliest alone.
+    scaled = (logits - logits.max()).double() / temperature
+    ranked, order = scaled.float().softmax(-1).sort(descending=True)
     ranked[ranked.cumsum(-1) - ranked >= top_p] = 0  # the mass before it is enough already
     kept = torch.zeros_like(ranked).scatter(0, order, ranked)
     return int(torch.multinomial(kept, 1, generator=generator))

@@ -318,7 +318,7 @@ def find_runs(
     for file in sorted(Path(folder).rglob("*.json")):
         if file.name == "options.json" and file.parent.suffix == ".partial":
             output, state = file.parent.with_suffix(""), "not finished"
-        elif file.name == "run.json":
+        elif file.name == "run.json" and not (file.parent / "config.json").exists():
             output, state = file.parent, "finished"
         else:
             continue

@@ -357,6 +357,8 @@ def test_finetune_generate_merge(command, tmp_path, model):
     assert piped.stdout == answer.stdout
     merged = command("merge", "--adapter", "run", "--output", "merged")
     assert merged.returncode == 0, merged.stderr
+    alone = command("generate", "--model", "merged", question)
+    assert alone.stdout == answer.stdout, alone.stderr
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert again.dtype is torch.float16
 
@@ -452,3 +454,18 @@ def test_questions_in_the_encodings_of_pipes(encoding, adapter, called, monkeypa
     piped = called(*options)
     typed = called(*options, "札幌市はどこですか。", "空は何色ですか。")
     assert piped.returncode == 0 and piped.stdout == typed.stdout, piped.stderr
+
+
+def test_a_model_without_an_adapter(adapter, called, tmp_path, monkeypatch):
+    options = ["--max-new-tokens", 6]
+    plain = called("generate", "--model", "micro", *options, "空は何色ですか。")
+    assert plain.returncode == 0 and plain.stdout.strip(), plain.stderr
+    assert called("merge", "--adapter", adapter, "--output", "merged").returncode == 0
+    merged = called("generate", "--model", "merged", *options, "空は何色ですか。")
+    adapted = called("generate", "--adapter", adapter, *options, "空は何色ですか。")
+    assert merged.stdout == adapted.stdout, merged.stderr
+    monkeypatch.setattr(sys, "stdin", io.StringIO("空は何色ですか。\n"))
+    assert called("chat", "--model", "merged", *options).stdout == merged.stdout
+    card = called("push", "merged", "owner/name", "--card-only").stdout
+    assert "library_name: transformers" in card and "merged model" in card
+    assert called("runs", ".").stdout == "no runs below .\n"
