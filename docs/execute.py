@@ -75,13 +75,13 @@ def quiet(output):
     if output.output_type == "stream":
         text = "\n".join(line.rsplit("\r", 1)[-1] for line in output.text.split("\n"))
         if output.name == "stderr":
-            lines = [line for line in text.splitlines() if line.strip() and "%|" not in line]
+            lines = [line for line in text.splitlines() if line.strip() and not BAR.search(line)]
             print(*lines, sep="\n", end="\n" if lines else "", file=sys.stderr)
             return None
         output.text = text
     data = output.get("data", {})
     progress = "<progress" in "".join(data.get("text/html", ""))
-    return None if progress or "%|" in "".join(data.get("text/plain", "")) else output
+    return None if progress or BAR.search("".join(data.get("text/plain", ""))) else output
 
 
 def store(nb, path: Path) -> None:
