@@ -611,7 +611,7 @@ def _rows(source, split: str, revision: str | None, report: DataReport) -> Itera
 
 # %% ../nbs/13_data.ipynb #0c962777
 def read_rows(
-    source,  # a .json, .jsonl, .csv, .tsv or .parquet file, or a name on the hub
+    source,  # a .json, .jsonl, .csv, .tsv or .parquet file, .gz or not, or a name on the hub
     report: DataReport | None = None,  # counts what is read and dropped
     split: str = "train",  # on the hub: which part
     revision: str | None = None,  # on the hub: branch, tag or commit
@@ -698,7 +698,8 @@ def _message(entry) -> dict:
 # %% ../nbs/13_data.ipynb #7e333f9c
 NAMES = {"質問": "question", "質問文": "question", "問い": "question", "指示": "instruction",
          "プロンプト": "prompt", "入力": "input", "文脈": "context", "回答": "answer",
-         "回答文": "answer", "答え": "answer", "応答": "response", "出力": "output"}
+         "回答文": "answer", "答え": "answer", "応答": "response", "出力": "output",
+         "履歴": "history", "system_prompt": "system"}
 QUESTIONS = ("instruction", "question", "prompt", "query", "input", "text")
 ANSWERS = ("output", "response", "answer", "completion")
 EXTRA = ("input", "context")  # read behind a question, when there

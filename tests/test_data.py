@@ -207,6 +207,8 @@ def test_histories_and_system_prompts_are_turns():
     assert conversations([row]) == [wanted]
     assert conversations([row | {"history": str(row["history"])}]) == [wanted], "CSV holds text"
     assert conversations([row | {"history": dialogue("空を見ましたか。", "はい。")}]) == [wanted]
+    assert conversations([{"system_prompt": "短く。", "question": "空は何色ですか。", "response": "青です。"}]
+                         ) == [[wanted[0], *ASKED]], "OpenOrca's columns"
     beside = {"system": "短く。", "conversations": [
         {"from": "human", "value": "空は何色ですか。"}, {"from": "gpt", "value": "青です。"}]}
     assert conversations([beside]) == [[wanted[0], *ASKED]]
