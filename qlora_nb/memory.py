@@ -8,7 +8,7 @@ __all__ = ['MODELS', 'METHODS', 'MONOMIALS', 'LOSS_CHUNK', 'CONTEXT', 'LEAN', 'G
            'evaluate', 'Widths', 'widths', 'adapted', 'weight_parts', 'trained_sizes', 'training_parts', 'paged_bytes',
            'layer_activations', 'not_in_first', 'kept_activations', 'end_activations', 'working_memory', 'Ledger',
            'possible', 'coefficients', 'ledger', 'usable_bytes', 'fits', 'largest_batch', 'largest_sequence', 'milder',
-           'first_that_fits', 'as_options', 'advice', 'calculator_data', 'Calculator']
+           'first_that_fits', 'as_options', 'advice', 'inference', 'calculator_data', 'Calculator']
 
 # %% ../nbs/09_memory.ipynb #3600fc72
 import json
@@ -54,11 +54,14 @@ class Shape:
     parallel: bool = False  # attention and feed-forward part read the same input
     rotary: float = 1.0  # share of a head's width that is rotated
     family: Literal["gpt_neox", "gpt_neox_japanese", "llama"] = "gpt_neox"
+    groups: int | None = None  # heads of keys and values, of llama alone; None: as many as heads
 
     def __post_init__(self):
         if self.intermediate is None:
             object.__setattr__(self, "intermediate", 4 * self.hidden)
-        for name in ("layers", "hidden", "heads", "vocab", "intermediate", "context"):
+        if self.groups is None:
+            object.__setattr__(self, "groups", self.heads)
+        for name in ("layers", "hidden", "heads", "vocab", "intermediate", "context", "groups"):
             check_size(name, getattr(self, name))
         if isinstance(self.rotary, bool) or not isinstance(self.rotary, (int, float)) \
                 or not 0 <= self.rotary <= 1:
@@ -66,6 +69,9 @@ class Shape:
         if self.hidden % self.heads:
             raise InputError(f"hidden is {self.hidden}, which {self.heads} heads do not divide; "
                              "expected a multiple of the number of heads")
+        if self.heads % self.groups or self.family != "llama" and self.groups != self.heads:
+            raise InputError(f"groups is {self.groups}; it must divide the {self.heads} heads, and "
+                             "only a llama has fewer groups than heads")
 
 def check_size(
     name: str,
@@ -83,8 +89,8 @@ def linear_layers(
     "The matrices of one layer: those that are quantized and can carry an adapter."
     h, i = shape.hidden, shape.intermediate
     if shape.family == "llama":
-        square = dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), (h, h))
-        return square | {"gate_proj": (h, i), "up_proj": (h, i), "down_proj": (i, h)}
+        kv = (h, h // shape.heads * shape.groups)
+        return {"q_proj": (h, h), "k_proj": kv, "v_proj": kv, "o_proj": (h, h), "gate_proj": (h, i), "up_proj": (h, i), "down_proj": (i, h)}
     return {"query_key_value": (h, 3 * h), "dense": (h, h),
             "dense_h_to_4h": (h, i), "dense_4h_to_h": (i, h)}
 
@@ -135,13 +141,12 @@ def shape_of(
         check_size(f"{key} of {source}", sizes[name])
     multiple = config.get("intermediate_multiple_size", 4)
     check_size(f"intermediate_multiple_size of {source}", multiple)
-    groups, biased = config.get("num_key_value_heads"), family == "gpt_neox"
-    if groups not in (None, sizes["heads"]) or config.get("attention_bias", biased) != biased:
-        raise InputError(f"{source} has grouped queries or other biases than its family, which "
-                         "the ledger does not count; expected num_key_value_heads equal to "
-                         f"num_attention_heads, and attention_bias {biased}")
+    biased = family == "gpt_neox"
+    if config.get("attention_bias", biased) != biased:
+        raise InputError(f"{source} has other biases than its family, which the ledger does not "
+                         f"count; expected attention_bias {biased}")
     return Shape(
-        **sizes, family=family, context=config.get("max_position_embeddings", 2048),
+        **sizes, family=family, groups=config.get("num_key_value_heads"), context=config.get("max_position_embeddings", 2048),
         intermediate=config.get("intermediate_size", sizes["hidden"] * multiple),
         tied=config.get("tie_word_embeddings", family == "gpt_neox_japanese"),
         parallel=family == "gpt_neox" and config.get("use_parallel_residual", True),
@@ -306,9 +311,11 @@ def adapted(
 def weight_parts(
     shape: Shape,
     recipe: Recipe,
+    prepared: bool = True,  # for k-bit training; False: as loaded, to answer
 ) -> dict[str, Counter]:  # matrices, constants, embeddings and head, norms and biases
     "What the base model holds once the first forward pass has run."
-    w, h = widths(recipe, shape.family), shape.hidden
+    w, h, c = widths(recipe, shape.family), shape.hidden, recipe.compute
+    w = w if prepared else Widths(c, c, c, c, c, False)
     matrices = constants = biases = 0
     for name, (inputs, outputs) in linear_layers(shape).items():
         codes, scales = quantized_bytes(inputs * outputs, outputs, recipe.quantization,
@@ -660,6 +667,10 @@ def possible(
     recipe: Recipe,
 ) -> Recipe:  # the same, or with what the family's class in transformers knows alone
     "What will be computed: GPTNeoXJapanese has one kind of attention and no checkpointing."
+    if shape.groups != shape.heads:
+        raise InputError(f"the model has grouped queries ({shape.groups} heads of keys for "
+                         f"{shape.heads}), whose training the ledger does not count; expected "
+                         "num_key_value_heads equal to num_attention_heads")
     if recipe.lean and shape.family not in LEAN:
         raise InputError(f"the lean recipe narrows {' and '.join(LEAN)} models, and this is a "
                          f"{shape.family} model; give lean=False")
@@ -730,7 +741,7 @@ def largest_batch(
     recipe: Recipe,  # its batch does not matter
     gpu: str,  # a key of `GPUS`
 ) -> int:  # sequences; 0 if not even one fits
-    "How many sequences of the recipe's length fit at once."
+    "How many sequences of the recipe's length the ledger fits: no allocator's loss is counted."
     return _largest(shape, recipe, gpu, "batch", 2**20)
 
 def largest_sequence(
@@ -738,7 +749,7 @@ def largest_sequence(
     recipe: Recipe,  # its sequence does not matter
     gpu: str,  # a key of `GPUS`
 ) -> int:  # tokens, at most the model's context; 0 if not even one fits
-    "How long the sequences of the recipe's batch can be."
+    "How long the ledger lets the sequences of the recipe's batch be: no allocator's loss counts."
     shape = read_shape(shape) if isinstance(shape, str) else shape
     return _largest(shape, recipe, gpu, "sequence", shape.context)
 
@@ -821,6 +832,30 @@ def advice(
                 "or a GPU with more memory")
     options, less = as_options(recipe, other, step), ledger(shape, other).total
     return f"{said}; give {options}, which needs {less / 1e9:.2f} GB"
+
+# %% ../nbs/09_memory.ipynb #71196570
+def inference(
+    shape: Shape | str,  # or a name that `read_shape` knows
+    quantization: str = "nf4",  # nf4, fp4, int8 or none
+    batch: int = 1,  # sequences at once
+    sequence: int | None = None,  # tokens, question and answer; None: the whole context
+    double_quantization: bool = True,
+    device: str = "cuda",  # or cpu, which needs no context
+) -> dict[str, int]:  # part -> bytes
+    "What answering needs in 16 bits, after the longest question that the tokens allow."
+    shape = read_shape(shape) if isinstance(shape, str) else shape
+    tokens = shape.context if sequence is None else sequence
+    for name, value in (("batch", batch), ("sequence", tokens)):
+        check_size(name, value)
+    recipe = Recipe(quantization=quantization, double_quantization=double_quantization)
+    parts = {name: part["1"] for name, part in weight_parts(shape, recipe, prepared=False).items()}
+    c, n, h, i = recipe.compute, batch * tokens, shape.hidden, shape.intermediate
+    wide = n * (4 * h + (3 if shape.family == "llama" else 2) * i) * c  # between the matrices
+    dequantized = n * (5 * h + i) * c + h * i * c * (quantization in ("nf4", "fp4"))
+    cached = 2 * c * shape.layers * n * (h // shape.heads * shape.groups)
+    angles = 2 * c * tokens * int(h // shape.heads * shape.rotary)
+    return parts | {"KV cache": cached, "working memory": angles + max(wide, dequantized),
+                    "CUDA context": CONTEXT if device == "cuda" else 0}
 
 # %% ../nbs/09_memory.ipynb #d2efe969
 NAMES = {"full": "full fine-tuning", "lora": "LoRA, 16-bit base", "lora8": "LoRA, 8-bit base",

@@ -6,7 +6,7 @@ import pytest
 
 from bad_inputs.memory import CONFIG
 from qlora_nb.core import InputError
-from qlora_nb.memory import MODELS, Recipe, ledger
+from qlora_nb.memory import MODELS, Recipe, inference, ledger, read_shape
 
 
 @pytest.fixture
@@ -73,3 +73,17 @@ def test_every_built_in_model_has_a_ledger(name):
     entry = ledger(name, Recipe(batch=1, sequence=128))
     assert entry.total == sum(entry.parts.values()) and min(entry.parts.values()) >= 0
     assert ledger(name, Recipe(batch=2, sequence=128)).total > entry.total
+
+
+GROUPED = {"model_type": "llama", "num_attention_heads": 32, "num_key_value_heads": 8,
+           "hidden_size": 4096, "intermediate_size": 14_336, "vocab_size": 128_256}
+
+
+def test_answering_takes_grouped_queries_that_training_refuses(folder):
+    shape = read_shape(str(folder(**GROUPED, num_hidden_layers=32)))
+    entry = inference(shape, batch=1, sequence=1000)
+    assert entry["KV cache"] == 2 * 2 * 32 * 1000 * 8 * 128  # 16 bits; keys and values; 8 heads
+    with pytest.raises(InputError, match="grouped queries"):
+        ledger(shape)
+    with pytest.raises(InputError, match="sequence is 0"):
+        inference(shape, sequence=0)

@@ -505,7 +505,8 @@ def test_the_calculator_equals_the_library(tab):
     fits = 0
     for choice, (found, largest, answer) in zip(choices, page.evaluate(ASK, choices)):
         given = {name: choice[name] for name in ("rank", "batch", "sequence", "checkpointing")}
-        recipe = replace(memory.TYPICAL, **given | memory.METHODS[choice["method"]])
+        lean = memory.read_shape(choice["model"]).family in memory.LEAN
+        recipe = replace(memory.TYPICAL, lean=lean, **given | memory.METHODS[choice["method"]])
         entry = memory.ledger(choice["model"], recipe)
         assert json.loads(found) == list(entry.parts.values()), choice
         assert json.loads(largest) == [
