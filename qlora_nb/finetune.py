@@ -493,7 +493,9 @@ class Progress:
         what: str,  # as in "training"
         total: int,
         done: int = 0,  # before this process
+        every: float = 10.0,  # seconds between two lines at least
     ):
+        self.every = every
         self.what, self.total, self.done, self.first = what, total, done, done
         self.began = self.spoke = time.monotonic()
         self.told = done
@@ -510,7 +512,8 @@ class Progress:
             return
         now = time.monotonic()
         silent, tenth = now - self.spoke, self.total / 10
-        if (silent >= 10 and self.done // tenth > self.told // tenth) or silent >= 60:
+        more = self.done // tenth > self.told // tenth
+        if silent >= 6 * self.every or (silent >= self.every and more):
             left = (now - self.began) / (self.done - self.first) * (self.total - self.done)
             words = "".join(f", {name} {value}" for name, value in shown.items())
             log.info("%s: %d of %d%s, %.0f s left", self.what, self.done, self.total, words, left)
@@ -782,7 +785,7 @@ def _check_output(run: RunFolder, options: FinetuneOptions, record: dict | None)
     inside = {path.name for path in run.output.iterdir()} if run.output.exists() else set()
     others = inside - {run.work.name}
     if others and not options.overwrite:
-        raise InputError(f"{run.output} holds something already; give another --output"
+        raise InputError(f"{run.output} holds {min(others)}; give another --output"
                          f"{', or --overwrite to replace the run' if record else ''}")
     if others and not record:
         raise InputError(f"{run.output} holds no run that --overwrite could replace, but "

@@ -10,6 +10,7 @@ __all__ = ['PRESETS', 'Preset', 'Device', 'Backend', 'Quantization', 'Schedule',
 # %% ../nbs/options.ipynb #7902c076
 import codecs
 import math
+import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -174,11 +175,12 @@ def check_places(
     if output is None or options.overwrite or getattr(options, "resume", False):
         return
     path = Path(output).expanduser()
-    if path.is_file():
+    if os.path.isfile(path):
         raise InputError(f"--output {output} is a file; give a folder that does not exist yet")
-    if path.is_dir() and any(path.iterdir()):
-        raise InputError(f"{output} holds something already; give another --output, "
-                         "or --overwrite to replace it")
+    inside = set(os.listdir(path)) if os.path.isdir(path) else set()
+    if inside:  # only what a run or a merge has made can be replaced
+        ours = ", or --overwrite to replace it" if inside & {"run.json", "config.json"} else ""
+        raise InputError(f"{output} holds {min(inside)}; give another --output{ours}")
 
 def _is_path(name: str) -> bool:
     "Whether a name can only be a file's."

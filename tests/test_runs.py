@@ -1,10 +1,18 @@
 """A run never loses, fakes or mixes up anything: killed, crowded, spoiled or badly placed."""
+import fcntl
 import json
+import logging
 import os
+import pty
+import re
+import select
 import shutil
 import signal
 import stat
+import struct
 import subprocess
+import sys
+import termios
 import time
 
 import pytest
@@ -12,6 +20,7 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import COMMAND
+from qlora_nb.finetune import Progress, log
 from qlora_nb.micro import micro_folder
 from test_cli import refused
 from test_resume import adapter_digest, kill_when
@@ -143,7 +152,10 @@ def test_a_link_stays_a_link_and_the_files_of_others_stay(tmp_path, called, monk
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to("disk")
     run = [*FAST, "--data", few, "--output", "link"]
-    assert called(*run).returncode == 0
+    done = called(*run, "--report-to", "tensorboard")
+    assert done.returncode == 0, done.stderr
+    assert "\r" not in done.stderr and len(done.stderr.splitlines()) < 12, "no bars in a file"
+    assert list((tmp_path / "disk" / "tensorboard").rglob("events.*"))
     assert (tmp_path / "link").is_symlink() and (tmp_path / "disk" / "run.json").is_file()
     first = adapter_digest(tmp_path / "disk")
     (tmp_path / "disk" / "notes.md").write_text("mine")
@@ -165,3 +177,30 @@ def test_new_files_have_the_rights_that_the_umask_gives(tmp_path, called, monkey
               for path in [tmp_path / "run", *(tmp_path / "run").iterdir()]}
     assert rights.pop("run") == 0o750
     assert set(rights.values()) == {0o640}, rights
+
+
+def test_a_narrow_terminal_keeps_the_loss(monkeypatch):
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+    with os.fdopen(slave, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with Progress("training", 250) as progress:
+            progress.advance(25, loss="0.512", **{"tokens/s": "9,400", "peak": "10.2 GB"})
+        drawn = ""
+        while select.select([master], [], [], 0)[0]:
+            drawn += os.read(master, 10_000).decode()
+    os.close(master)
+    assert "25/250, loss=0.512" in drawn
+    assert max(map(len, re.split(r"[\r\n]+", drawn))) <= 40
+
+
+def test_where_nothing_can_be_drawn_a_line_comes_now_and_then(caplog, monkeypatch):
+    caplog.set_level(logging.INFO, "qlora_nb")
+    monkeypatch.setattr(log, "propagate", False)
+    monkeypatch.setattr(log, "handlers", [caplog.handler])
+    with Progress("training", 500, every=0.01) as progress:
+        for _ in range(500):
+            time.sleep(0.001)
+            progress.advance(loss="0.512")
+    assert 3 <= len(caplog.messages) <= 20
+    assert re.fullmatch(r"training: \d+ of 500, loss 0.512, \d+ s left", caplog.messages[0])

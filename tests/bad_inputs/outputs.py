@@ -11,6 +11,11 @@ def into(title, output, words, make=None, *more):
     return Bad(title, ["finetune", f"--output={output}", *more], words, make=make)
 
 
+def merged(title, words, make, *more, adapter="."):
+    "A merged model into a place that does not do."
+    return Bad(title, ["merge", "--adapter", adapter, "--output", "m", *more], words, make=make)
+
+
 def file(name, content=""):
     "Lays out one file, in a folder of its own if the name says so."
     def make(folder):
@@ -31,13 +36,13 @@ def adapter(folder):
 ROWS = [
     into("an output that is a file", "run", ["run is a file"], file("run")),
     into("an output inside a file", "notes/run", ["cannot write", "notes"], file("notes")),
-    into("the root of the file system as output", "/", ["'/'"]),
+    into("the root of the file system as output", "/", ["'/'"], None, "--overwrite"),
     into("an output without a name", "", ["''"]),
     into("an output whose name is too long", "長" * 90, ["too long"]),
     into("a link to itself as output", "run", ["leads to itself"], link),
     into("an output where no folder can be made", "/proc/run", ["cannot write to /proc"]),
     into("the working folder of a run as output", "run.partial", ["give run"]),
-    into("an output folder with other files", "mine", ["mine holds something", "--output"],
+    into("an output folder with other files", "mine", ["mine holds photo.jpg", "--output"],
          file("mine/photo.jpg")),
     into("--overwrite of a folder that holds no run", "mine", ["photo.jpg", "no run"],
          file("mine/photo.jpg"), "--overwrite"),
@@ -61,10 +66,14 @@ ROWS = [
          "--rank", "4"),
     into("options of an interrupted run that break off", "run", ["options.json", "not JSON"],
          file("run.partial/options.json", '{"seed": '), "--resume"),
-    Bad("a merged model into a file", ["merge", "--output", "m"], ["m is a file"], file("m")),
-    Bad("a merged model over other files", ["merge", "--output", "m", "--overwrite"],
-        ["photo.jpg", "--output"], file("m/photo.jpg")),
-    Bad("a merged model over a model of somebody else",
-        ["merge", "--output", "model", "--overwrite"], ["model holds", "--output"],
-        lambda folder: micro_model(folder)),
+    into("a reporter that is not installed", "run", ["wandb", "pip install"], None,
+         "--report-to", "wandb"),
+    into("a reporter that nobody knows", "run", ["tensorboard"], None, "--report-to", "tensorbord"),
+    merged("a merged model into a file", ["m is a file"], file("m")),
+    merged("a merged model over other files", ["photo.jpg", "--output"], file("m/photo.jpg"),
+           "--overwrite"),
+    merged("a merged model over a model of somebody else", ["m holds", "--output"],
+           lambda folder: micro_model(folder, "m"), "--overwrite"),
+    merged("a merged model into the folder of its adapter", ["m holds adapter_config.json"],
+           file("m/adapter_config.json", "{}"), "--overwrite", adapter="m"),
 ]
