@@ -316,6 +316,9 @@ def merge(
         state = _state(model, config, dtype)
         if not all(torch.isfinite(tensor).all() for tensor in state.values()):
             raise InputError("a merged weight does not fit into float16; use --dtype bfloat16")
+        tokenizer = load_tokenizer(folder)
+        for said in (config, model.generation_config):  # where the training let answers end
+            said.eos_token_id, said.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
         if hasattr(config, "quantization_config"):
             del config.quantization_config  # of the base: the merged weights are plain
         old = ["config.json", "model*.safetensors*"]  # no weights of an earlier model may stay
@@ -323,7 +326,7 @@ def merge(
             save_torch_state_dict(state, fresh, metadata={"format": "pt", **_MADE})
             config.save_pretrained(fresh)
             model.generation_config.save_pretrained(fresh)
-            load_tokenizer(folder).save_pretrained(fresh)
+            tokenizer.save_pretrained(fresh)
             if adapter.record:
                 write_json(fresh / "run.json", adapter.record)
             _say_it_the_old_way(fresh)

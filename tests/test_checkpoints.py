@@ -61,6 +61,18 @@ def test_old_buffers_are_left_in_the_file(tmp_path, called, few):
     assert plain.keys() == old.keys() and all(torch.equal(plain[name], old[name]) for name in old)
 
 
+def test_a_file_that_nothing_names_and_one_without_metadata(tmp_path):
+    "What other programs leave beside the weights is not read; what they leave out is not missed."
+    model = shutil.copytree(MICRO, tmp_path / "model")
+    save_file({"x": torch.tensor([torch.nan])}, model / "consolidated.safetensors")
+    before = scan_weights(MICRO)
+    save_file(load_file(model / "model.safetensors"), model / "model.safetensors")  # no format: pt
+    scan = scan_weights(model)
+    assert scan.non_finite == {} and scan.fingerprint == before.fingerprint
+    plain, other = (load_base(folder, "none").state_dict() for folder in (MICRO, model))
+    assert all(torch.equal(plain[name], other[name]) for name in plain)
+
+
 @pytest.mark.parametrize("backend", ["bitsandbytes", "reference"])
 def test_four_bit_checkpoints_are_checked_too(tmp_path, backend):
     load_base(MICRO).save_pretrained(tmp_path / "whole")
@@ -117,8 +129,9 @@ def test_a_checkpoint_as_its_authors_laid_it_out(name, tmp_path, called, few):
     merged, again = (loader.from_pretrained(tmp_path / "merged") for loader in
                      (AutoModelForCausalLM, AutoTokenizer))
     assert all(again(text).input_ids == authors_ids(folder, text) for text in texts)
-    assert (again.eos_token_id, again.pad_token_id) == (tokenizer.eos_token_id,
-                                                        tokenizer.pad_token_id)
+    for said in (again, merged.config, merged.generation_config):
+        assert (said.eos_token_id, said.pad_token_id) == (tokenizer.eos_token_id,
+                                                          tokenizer.pad_token_id)
     ids = torch.tensor([tokenizer(texts[0]).input_ids])
     adapted = load_adapted(GenerateOptions(adapter="run", device="cpu"), torch.device("cpu"))[0]
     with torch.no_grad():
@@ -143,6 +156,10 @@ def test_added_tokens_keep_their_ids(tmp_path, called, few):
         shutil.copy(MICRO / "spiece.model", tmp_path / name)
     (tmp_path / "old" / "tokenizer.json").unlink()  # as transformers 4 saved a slow tokenizer
     (tmp_path / "old" / "added_tokens.json").write_text('{"<|user|>": 2048, "<|sys|>": 2049}')
+    config = json.loads((tmp_path / "old" / "config.json").read_text(encoding="utf-8"))
+    del config["eos_token_id"]  # transformers then takes 2, which is this tokenizer's <s>
+    (tmp_path / "old" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "old" / "generation_config.json").unlink()
     expected = tokenizer(TEXT, add_special_tokens=False).input_ids
     assert expected[0] == expected[-1] == 2048
     for name in ("new", "old"):
@@ -152,6 +169,8 @@ def test_added_tokens_keep_their_ids(tmp_path, called, few):
     done = called("finetune", *FAST, "--model", "old", "--data", few, "--output", "run")
     assert done.returncode == 0, done.stderr
     assert called("merge", "--adapter", "run", "--output", "merged").returncode == 0
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert (model.generation_config.eos_token_id, model.config.eos_token_id) == (3, 3)
     merged = AutoTokenizer.from_pretrained(tmp_path / "merged")
     assert len(merged) == 2050 and merged(TEXT, add_special_tokens=False).input_ids == expected
 
