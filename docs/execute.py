@@ -30,6 +30,7 @@ from qlora_nb.core import whole_file
 # Pictures at two pixels per point, as nbdev_test draws them: sharp on today's screens.
 PROLOGUE = """__import__("matplotlib_inline.config", fromlist=["*"]).InlineBackend.instance(
     parent=get_ipython()).figure_formats = {"retina"}"""
+BAR = re.compile(r"%\||\d+/\d+ \|")  # of tqdm, with its percentage and without
 QUIET = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
          "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
