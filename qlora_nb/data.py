@@ -815,8 +815,8 @@ def oasst_conversations(
     blind = [parent for parent, ids in good.items() if parent in trees and len(ids) > 1
              and all(math.isinf(_rank(nodes[id])) for id in ids)]
     if blind:
-        report.notes.append(f"replies have no ranks in {len(blind):,} places: the first in the file "
-                            "was taken there, which need not be the best")
+        report.notes.append(f"levels of replies without ranks: {len(blind):,}; the first reply in the "
+                            "file was taken there, which need not be the best")
     found = [[_turn(nodes[id]) for id in _path(root, best)] for root in good.get(None, [])]
     report.drop("lower-ranked reply", len(trees - bad) - sum(map(len, found)))
     return found

@@ -242,7 +242,7 @@ def test_replies_without_ranks_are_said_to_be_unranked():
     for rows, first in [(bare, "赤です。"), ([bare[0], bare[2], bare[1]], "青です。")]:
         report = DataReport()
         assert conversations(rows, report)[0][1]["content"] == first
-        assert "no ranks in 1 places" in str(report)
+        assert "without ranks: 1;" in str(report)
 
 
 @pytest.mark.parametrize("change, answer", [
