@@ -118,9 +118,9 @@ def attach(
         return load_adapter(model, adapter.path).eval()
     start = str(adapter.config.get("init_lora_weights"))
     if start.startswith(_REDRAWN):
-        raise InputError(f"the adapter in {adapter.path} began with {start}, which changed its base "
-                         "model in a way that cannot be repeated; save it as plain LoRA where it "
-                         "was trained: peft's save_pretrained with "
+        raise InputError(f"the adapter in {adapter.path} began with {start}, which changed its "
+                         "base model in a way that cannot be repeated; save it as plain LoRA where "
+                         "it was trained: peft's save_pretrained with "
                          "path_initial_model_for_weight_conversion")
     ignore_old_torchao()
     try:
@@ -375,7 +375,7 @@ def _trained_base(options: MergeOptions, adapter: AdapterFolder, folder: Path):
                      _backend(options, adapter))
 
 def _separate_head(model) -> None:
-    "Give an output head that is the embedding table a copy: what is added to one is not the other's."
+    "Give a head that is the embedding table a copy: what is added to one is not the other's."
     head, table = model.get_output_embeddings(), model.get_input_embeddings()
     if head.weight is table.weight:
         head.weight = nn.Parameter(table.weight.clone(), requires_grad=False)

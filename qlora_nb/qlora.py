@@ -84,7 +84,7 @@ def _named(name: str, part: str) -> bool:
     return name == part or name.endswith("." + part)
 
 def _other_matrices(model) -> dict[str, int]:
-    "Numbers in float matrices that are neither in linear layers nor tables, by the class they are in."
+    "Numbers in float matrices outside of linear layers and tables, by the class they are in."
     known = (nn.Linear, nn.Embedding, Linear4bit, LoRALinear)
     found = {}
     for module in model.modules():
@@ -275,7 +275,8 @@ def load_adapter(
         model.requires_grad_(False)
         replace_layers(model, {name: layer.train(model.training) for name, layer in made.items()})
     for name in names:
-        has, wants = model.get_submodule(name).scaling, scaling(alphas[name], ranks[name], stabilized)
+        has = model.get_submodule(name).scaling
+        wants = scaling(alphas[name], ranks[name], stabilized)
         if abs(has - wants) > 1e-6 * wants:
             raise InputError(f"the adapter in {folder} scales its update of {name} by {wants:g}, "
                              f"and the LoRA on the model by {has:g}; load it into a base model "
@@ -286,7 +287,8 @@ def load_adapter(
 
 def _by_pattern(pattern: dict | None, name: str, usual):
     "What peft's patterns say for a layer: the first that the end of its name matches wins."
-    values = (value for key, value in (pattern or {}).items() if re.match(rf"(.*\.)?({key})$", name))
+    values = (value for key, value in (pattern or {}).items()
+              if re.match(rf"(.*\.)?({key})$", name))
     return next(values, usual)
 
 def _adapter_shapes(layers: dict, ranks: dict) -> dict:
@@ -315,7 +317,8 @@ def _read_adapter(folder: Path):
     refused = [f"{key} {value}" for key, value, plain in [
         ("peft_type", config.get("peft_type"), ("LORA",)),
         ("bias", config.get("bias"), (None, "none")),
-        ("init_lora_weights", config.get("init_lora_weights"), FIRST_WEIGHTS)] if value not in plain]
+        ("init_lora_weights", config.get("init_lora_weights"), FIRST_WEIGHTS)]
+        if value not in plain]
     refused += sorted(key for key, value in config.items()
                       if value and key not in READ | NEEDLESS)
     refused += sorted(key for key in {"r", "lora_alpha"} - config.keys())

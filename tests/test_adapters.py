@@ -1,4 +1,4 @@
-"""Adapters of every kind: merged, they compute what base and adapter compute, or they are refused."""
+"""Adapters of every kind: merged, they are what base and adapter are, or they are refused."""
 import json
 import os
 import shutil

@@ -9,13 +9,14 @@ from safetensors.torch import save_file
 from bad_inputs import Bad
 
 LAYER = "base_model.model.gpt_neox.layers.0.attention.dense"
+A, B = f"{LAYER}.lora_A.weight", f"{LAYER}.lora_B.weight"
 CONFIG = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "micro", "r": 4,
           "lora_alpha": 8, "target_modules": ["gpt_neox.layers.0.attention.dense"]}
 
 
 def adapter(folder: Path, weights: dict | None = None, **changes) -> Path:
     "A LoRA adapter of one layer of the micro model; `changes` are made in its configuration."
-    plain = {f"{LAYER}.lora_A.weight": torch.ones(4, 192), f"{LAYER}.lora_B.weight": torch.ones(192, 4)}
+    plain = {A: torch.ones(4, 192), B: torch.ones(192, 4)}
     (folder / "odd").mkdir()
     save_file(plain if weights is None else weights, folder / "odd" / "adapter_model.safetensors")
     (folder / "odd" / "adapter_config.json").write_text(json.dumps(CONFIG | changes))
@@ -54,7 +55,6 @@ def of_other_base(path: Path) -> None:
     (path / "run.json").write_text(json.dumps({"options": {"model": "micro"}, "base": base}))
 
 
-A, B = f"{LAYER}.lora_A.weight", f"{LAYER}.lora_B.weight"
 GROWN = {A: torch.ones(4, 192), B: torch.ones(192, 4),
          "base_model.model.gpt_neox.embed_in.weight": torch.ones(9, 192)}
 ROWS = [
@@ -89,8 +89,9 @@ ROWS = [
                 alora_invocation_tokens=[5, 6]),
     with_config("an adapter that began with a random part of its base", ["pissa_niter_4"],
                 init_lora_weights="pissa_niter_4"),
-    with_config("PiSSA that shall be merged into a quantized base", ["pissa", "--quantization none"],
-                "--quantization", "nf4", init_lora_weights="pissa"),
+    with_config("PiSSA that shall be merged into a quantized base",
+                ["pissa", "--quantization none"], "--quantization", "nf4",
+                init_lora_weights="pissa"),
     refused("DoRA on this library's own layers", ["odd", "use_dora"],
             partial(adapter, use_dora=True), "--backend", "reference", "a", command="generate"),
 ]
