@@ -241,10 +241,10 @@ def _memory(typed: Typed, console: Console) -> None:
             console.print(model, style="bold")
         console.print(memory_table(entry), gpu_table(entry, gpus), sep="\n")
     console.print("GB are billions of bytes; a T4's 16 GB are 15.8 of them to torch. CUDA's "
-                  "context is an allowance.", soft_wrap=True)
+                  "context is an allowance; what an allocator loses is not counted.", soft_wrap=True)
     for family in sorted({e.shape.family for e in entries.values() if not e.recipe.lean}):
-        console.print(f"A {family} model is counted as peft prepares it: the lean recipe of "
-                      f"`qlora-nb finetune` is for {' and '.join(LEAN)}.", soft_wrap=True)
+        console.print(f"A {family} model is counted as peft prepares it: the lean recipe "
+                      f"narrows {' and '.join(LEAN)} models alone.", soft_wrap=True)
 
 def _as_json(model: str, entry: Ledger, gpus: dict[str, int]) -> dict:
     "A ledger for programs: bytes, and what each GPU holds."
