@@ -104,7 +104,7 @@ def authors_ids(folder, text):
 
 @pytest.mark.parametrize("name", STAND_INS)
 def test_a_checkpoint_as_its_authors_laid_it_out(name, tmp_path, called, few):
-    "Fine-tune, ask, merge, and ask the merged model with transformers alone."
+    "Fine-tune, ask, merge, and ask the merged model: by itself, and with transformers alone."
     folder = tmp_path / name
     folder.mkdir(parents=True)
     STAND_INS[name](folder)
@@ -123,22 +123,22 @@ def test_a_checkpoint_as_its_authors_laid_it_out(name, tmp_path, called, few):
     said = called("generate", "空は何色ですか。", "--adapter", "run", "--max-new-tokens", "3")
     assert said.returncode == 0, said.stderr
 
-    done = called("merge", "--adapter", "run", "--output", "merged", "--dtype", "bfloat16")
+    done = called("merge", "--adapter", "run", "--output", "merged", "--dtype", "float32")
     assert done.returncode == 0, done.stderr
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == files
     merged, again = (loader.from_pretrained(tmp_path / "merged") for loader in
                      (AutoModelForCausalLM, AutoTokenizer))
     assert all(again(text).input_ids == authors_ids(folder, text) for text in texts)
-    for said in (again, merged.config, merged.generation_config):
-        assert (said.eos_token_id, said.pad_token_id) == (tokenizer.eos_token_id,
+    for ends in (again, merged.config, merged.generation_config):
+        assert (ends.eos_token_id, ends.pad_token_id) == (tokenizer.eos_token_id,
                                                           tokenizer.pad_token_id)
     ids = torch.tensor([tokenizer(texts[0]).input_ids])
     adapted = load_adapted(GenerateOptions(adapter="run", device="cpu"), torch.device("cpu"))[0]
     with torch.no_grad():
         ours, theirs = adapted(ids).logits, merged.float()(ids).logits
-    # bfloat16 keeps 8 bits of each weight: .003 to .004 of the largest logit were measured
-    assert (ours - theirs).abs().max() < 0.01 * ours.abs().max()
-    assert merged.generate(ids, max_new_tokens=3, do_sample=False).shape[1] > ids.shape[1]
+    assert (ours - theirs).abs().max() < 1e-4 * ours.abs().max()
+    alone = called("generate", "空は何色ですか。", "--model", "merged", "--max-new-tokens", "3")
+    assert (alone.returncode, alone.stdout) == (0, said.stdout), alone.stderr
 
 
 TEXT = "<|user|>札幌は<|sys|>北海道の <|user|>"
