@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'answers_table', 'numbers_table', 'memory_table', 'gpu_table', 'Typed', 'find_runs', 'runs_table',
-           'model_card', 'check_push', 'Command', 'make_parser', 'usage', 'parse', 'Patient', 'patient_streams', 'main']
+           'model_card', 'check_push', 'completion', 'Command', 'make_parser', 'usage', 'parse', 'Patient',
+           'patient_streams', 'main']
 
 # %% ../nbs/cli.ipynb #d6eb43e3
 import argparse
@@ -33,8 +34,8 @@ from qlora_nb.memory import (
     ledger, read_shape, usable_bytes,
 )
 from qlora_nb.options import (
-    PRESETS, ChatOptions, FinetuneOptions, GenerateOptions, MemoryOptions, MergeOptions,
-    PushOptions, RunsOptions, as_text, check_places, check_sampling, resolve,
+    PRESETS, ChatOptions, CompletionOptions, FinetuneOptions, GenerateOptions, MemoryOptions,
+    MergeOptions, PushOptions, RunsOptions, as_text, check_places, check_sampling, resolve,
 )
 
 # %% ../nbs/cli.ipynb #3e8c1bc5
@@ -462,6 +463,48 @@ def _upload(folder: str, name: str, files: list[Path], card: str, options: PushO
         raise InputError(f"the hub cannot be reached ({reason}); check the network and push "
                          "again: files that arrived are kept") from error
 
+# %% ../nbs/cli.ipynb #2be6d913
+_COMPLETION = """_qlora_nb() {
+  local cur=${COMP_WORDS[COMP_CWORD]}
+  local prev=${COMP_WORDS[COMP_CWORD-1]}
+  local words
+  case "${COMP_WORDS[1]} $prev" in
+%s
+  *) case ${COMP_WORDS[1]} in
+%s
+     esac ;;
+  esac
+  [ "$COMP_CWORD" = 1 ] && words="help %s"
+  COMPREPLY=($(compgen -W "$words" -- "$cur"))
+  [[ $cur == -* || -n ${COMPREPLY[*]} ]] || COMPREPLY=($(compgen -f -- "$cur"))
+}
+complete -o filenames -F _qlora_nb qlora-nb"""
+
+def completion(
+    shell: str,  # bash or zsh
+) -> str:  # a script for its start-up file
+    "What lets a shell complete commands, options, choices and file names."
+    if shell not in ("bash", "zsh"):
+        raise unknown_name("shell", shell, ["bash", "zsh"])
+    choices, options = [], []
+    for command in COMMANDS:
+        shown = [action for action in make_parser(command)._actions
+                 if action.option_strings and action.help is not argparse.SUPPRESS]
+        names = " ".join(name for action in shown for name in action.option_strings)
+        options.append(f'     {command}) words="{names}" ;;')
+        for action in shown:
+            if str(action.metavar).startswith("{"):
+                words = action.metavar.strip("{}").replace(",", " ")
+                choices.append(f'  "{command} {action.option_strings[0]}") words="{words}" ;;')
+    start = "autoload -U +X bashcompinit && bashcompinit\n" if shell == "zsh" else ""
+    return start + _COMPLETION % ("\n".join(choices), "\n".join(options), " ".join(COMMANDS))
+
+def _completion(typed: Typed, console: Console) -> None:
+    "Print the script."
+    if len(typed.words) != 1:
+        raise InputError("completion wants a shell, as in qlora-nb completion bash")
+    print(completion(typed.words[0]))
+
 # %% ../nbs/cli.ipynb #b9873381
 @dataclass(frozen=True)
 class Command:
@@ -500,6 +543,9 @@ COMMANDS = {
     "push": Command(PushOptions, _push, "upload an adapter or a merged model to the hub",
                     ("runs/micro owner/name --card-only", "merged owner/name --private"),
                     ("FOLDER NAME", "the folder, and owner/name on the hub")),
+    "completion": Command(
+        CompletionOptions, _completion, "print what lets a shell complete commands and options",
+        ("bash >> ~/.bashrc", "zsh >> ~/.zshrc"), ("SHELL", "bash or zsh")),
 }
 
 # %% ../nbs/cli.ipynb #5ab2d4f7
@@ -585,7 +631,7 @@ def _default(option) -> str:
 
 def usage() -> str:
     "What `qlora-nb --help` prints."
-    lines = [f"  {name:<10} {about.line}" for name, about in COMMANDS.items()]
+    lines = [f"  {name:<11} {about.line}" for name, about in COMMANDS.items()]
     return "\n".join(["usage: qlora-nb COMMAND [options]", "", *lines, "",
                       "qlora-nb help COMMAND lists the options of a command; qlora-nb --version "
                       "says", "which one this is.", "", "examples:", "  qlora-nb finetune",

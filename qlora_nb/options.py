@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['PRESETS', 'Preset', 'Device', 'Backend', 'Quantization', 'Schedule', 'Optimizer', 'Reporter', 'Format',
            'FinetuneOptions', 'resolve', 'check_places', 'differences', 'continued', 'GenerateOptions', 'ChatOptions',
-           'MergeOptions', 'check_sampling', 'as_text', 'MemoryOptions', 'RunsOptions', 'PushOptions']
+           'MergeOptions', 'check_sampling', 'as_text', 'MemoryOptions', 'RunsOptions', 'CompletionOptions',
+           'PushOptions']
 
 # %% ../nbs/options.ipynb #7902c076
 import codecs
@@ -338,6 +339,10 @@ class RunsOptions:
     "What the list of runs is told."
 
     json: bool = _option(False, "print JSON, for programs", group="the answer")
+
+@dataclass(frozen=True)
+class CompletionOptions:
+    "The completion of a shell has no options of its own."
 
 @dataclass(frozen=True)
 class PushOptions:

@@ -49,6 +49,7 @@ ROWS = [
     Bad("a push without a name", ["push", "."], ["owner/name"]),
     Bad("a push to what is no name", ["push", ".", "name"], ["'name'", "owner/name"]),
     Bad("a push of an empty folder", ["push", ".", "owner/name"], ["no adapter and no model"]),
+    Bad("a shell that is not known", ["completion", "bosh"], ["unknown shell", "bash"]),
     Bad("a comparison without an adapter", ["chat", "--model", "micro", "--compare"],
         ["--compare"]),
     Bad("neither model nor adapter", ["generate", "--adapter", "none", "a"], ["--model"]),
