@@ -183,9 +183,11 @@ def saving(
     refused = (OSError, RuntimeError, SafetensorError)
     try:
         yield
-    except (*refused, InputError) as error:
+    except Exception as error:
         cause = error.__cause__ if isinstance(error, InputError) else error  # of one inside this
-        if not isinstance(cause, refused) or lacks_memory(cause) or "CUDA" in str(cause):
+        # Tokenizers raise a plain Exception that quotes the system: "… (os error 28)".
+        written = isinstance(cause, refused) or "(os error" in str(cause)
+        if not written or lacks_memory(cause) or "CUDA" in str(cause):
             raise  # a GPU reports a failed kernel wherever the next call happens to be
         reason = str(cause).strip().splitlines()[0]
         raise InputError(f"could not save {what} ({reason}); make room and {then}") from cause

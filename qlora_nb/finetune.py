@@ -643,6 +643,9 @@ def run_folder(
     path = Path(output)
     if os.path.islink(path) or path.name in ("", ".."):  # "." has no name, and a link stays a link
         path = Path(os.path.realpath(path))
+    if str(path) != str(path).encode(errors="replace").decode():
+        raise InputError(f"--output {ascii(str(output))} is no UTF-8, which the libraries that save "
+                         "the adapter need; give another one")
     if os.path.islink(path):
         raise InputError(f"--output {output} is a link that leads to itself; give another one")
     if not path.name or not str(output).strip():

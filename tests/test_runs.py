@@ -204,3 +204,20 @@ def test_where_nothing_can_be_drawn_a_line_comes_now_and_then(caplog, monkeypatc
             progress.advance(loss="0.512")
     assert 3 <= len(caplog.messages) <= 20
     assert re.fullmatch(r"training: \d+ of 500, loss 0.512, \d+ s left", caplog.messages[0])
+
+
+def test_files_that_may_not_grow_and_a_checkpoint_that_is_spoiled(tmp_path, called, few):
+    "The shell's limit for a file, below what a checkpoint takes, and lifted afterwards."
+    run = [*FAST, "--data", str(few), "--output", "run", "--rank", "2", "--save-steps", "1"]
+    limited = ["sh", "-c", 'ulimit -f 250 && exec "$@"', "sh", *COMMAND]  # 128 kB
+    done = subprocess.run([*limited, *run], cwd=tmp_path, text=True, capture_output=True)
+    refused(done, "could not save checkpoint-1 (File too large", "--resume")
+    assert not list((tmp_path / "run.partial").glob("checkpoint-*"))
+
+    spoiled = tmp_path / "run.partial" / "checkpoint-1"
+    shutil.copytree(tmp_path / "run.partial" / "unfinished" / "checkpoint-1", spoiled)
+    refused(called("finetune", "--output", "run", "--resume"), "checkpoint-1", "damaged", "remove")
+    shutil.rmtree(spoiled)
+    done = called("finetune", "--output", "run", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "starting at the first step" in done.stderr

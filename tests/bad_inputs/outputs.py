@@ -39,6 +39,7 @@ ROWS = [
     into("the root of the file system as output", "/", ["'/'"], None, "--overwrite"),
     into("an output without a name", "", ["''"]),
     into("an output whose name is too long", "長" * 90, ["too long"]),
+    into("an output whose name is no UTF-8", "run\udcff", ["udcff", "no UTF-8"]),
     into("a link to itself as output", "run", ["leads to itself"], link),
     into("an output where no folder can be made", "/proc/run", ["cannot write to /proc"]),
     into("the working folder of a run as output", "run.partial", ["give run"]),
