@@ -126,6 +126,7 @@ def _finetune(typed: Typed, console: Console) -> None:
     _quieten()
     if typed.flags.dry_run:
         return _plan(options, console)
+    logging.getLogger("qlora_nb").info("loading torch, transformers and peft")
     from qlora_nb.finetune import finetune
 
     record = finetune(typed.options, typed.given)
