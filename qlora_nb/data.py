@@ -518,7 +518,8 @@ def _csv_rows(path: Path, report: DataReport) -> Iterator[dict]:
     text = _text(path, report)
     first = re.search(r"\S.*", text)[0]
     tabs = path.name.lower().removesuffix(".gz").endswith("tsv")
-    separator = "\t" if tabs else max(",\t;", key=lambda mark: len(next(csv.reader([first], delimiter=mark))))
+    width = {mark: len(next(csv.reader([first], delimiter=mark))) for mark in ",\t;"}
+    separator = "\t" if tabs else max(width, key=width.get)
     reader = csv.reader(_lines(text), delimiter=separator, strict=True)
     names, start = None, 1
     try:
