@@ -40,7 +40,7 @@ ROWS = [
     refused("a configuration file that is not there", "--config", "gone.json",
             words=["gone.json", "No such file"]),
     wrong_file("a configuration that is no JSON", "rank: 8", words=["own.json", "JSON"]),
-    wrong_file("a configuration that is a list", "[8]", words=["own.json", "no JSON object"]),
+    wrong_file("a file of options that is a list", "[8]", words=["own.json", "no JSON object"]),
     wrong_file("a configuration with an unknown option", '{"ranks": 8}', words=["ranks", "rank"]),
     wrong_file("a configuration with a wrong type", '{"rank": true}', words=["--rank is True"]),
     wrong_file("a configuration with a fraction of a row", '{"held_out": 1.5}',
