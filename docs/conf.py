@@ -50,7 +50,7 @@ html_css_files = ["custom.css"]
 html_js_files = [("site.js", {"defer": "defer"})]
 html_theme = "sphinx_book_theme"
 html_title = SETTINGS["title"]
-html_context = {"default_mode": "auto"}
+html_context = {"default_mode": "auto", "lib": SETTINGS["lib_name"]}
 toc_object_entries = False
 html_baseurl = site()
 html_favicon = MARK = str(Path(__file__).parent / "_static" / "mark.svg")
@@ -59,7 +59,8 @@ html_show_sphinx = False
 html_use_index = False
 html_domain_indices = False
 html_permalinks_icon = "#"
-html_sidebars = {"**": ["navbar-logo.html", "search-button-field.html", "sbt-sidebar-nav.html"]}
+html_sidebars = {"**": ["navbar-logo.html", "search-button-field.html", "sbt-sidebar-nav.html",
+                         "as-book.html"]}
 html_theme_options = {
     "repository_url": repository(),
     "repository_branch": SETTINGS["branch"],

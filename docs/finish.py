@@ -165,11 +165,14 @@ def nowhere(soup: BeautifulSoup) -> str:
     return str(soup)
 
 
-def finish(folder: Path, names: list, draw) -> None:
+def finish(folder: Path, names: list, draw, bound: bool) -> None:
     "Finish the pages `names` in `folder`; `draw` gives the SVG of a list of [TeX, display]."
     soups = {name: parsed(folder / f"{name}.html") for name in names}
     draw_formulae(soups, draw)
     for name, soup in soups.items():
+        if not bound:
+            for links in soup.select(".as-book"):
+                links.decompose()
         set_icons(soup)
         mark_japanese(soup)
         ease_tables(soup)

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 import threading
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlparse
@@ -14,6 +15,7 @@ from xml.etree import ElementTree
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from pypdf import PdfReader
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "_site"
@@ -479,6 +481,37 @@ def test_code_and_words_can_be_read_by_day_and_by_night(looked):
 
 def test_pages_fit_a_narrow_screen(looked):
     assert {name: page["width"] for name, page in looked.items() if page["width"] > 390} == {}
+
+
+# --- the same pages as a book -------------------------------------------------------------------
+
+def test_the_epub_holds_every_page_in_order(pages):
+    with zipfile.ZipFile(SITE / "qlora_nb.epub") as packed:
+        assert packed.infolist()[0].filename == "mimetype"
+        assert packed.infolist()[0].compress_type == zipfile.ZIP_STORED
+        held = set(packed.namelist())
+        package = ElementTree.fromstring(packed.read("book/book.opf"))
+        listed = {item.get("id"): item.get("href") for item in package.findall(".//{*}item")}
+        assert {f"book/{place}" for place in listed.values()} == held - {
+            "mimetype", "META-INF/container.xml", "book/book.opf"}
+        read = [listed[entry.get("idref")] for entry in package.findall(".//{*}itemref")]
+        assert sorted(read) == sorted(f"{name}.xhtml" for name in [*pages, "contents"])
+        for place in read:
+            text = ElementTree.fromstring(packed.read(f"book/{place}"))  # whole XML, or it raises
+            for image in text.iter("{http://www.w3.org/1999/xhtml}img"):
+                assert image.get("src").startswith("data:") or f"book/{image.get('src')}" in held
+            for link in text.iter("{http://www.w3.org/1999/xhtml}a"):
+                inside, anchor = urldefrag(link.get("href"))
+                assert ":" in inside or not inside or f"book/{inside}" in held, link.get("href")
+
+
+def test_the_pdf_holds_every_chapter(pages, looked):
+    book = PdfReader(SITE / "qlora_nb.pdf")
+    titles = {line.title for line in book.outline if not isinstance(line, list)}
+    for name, notebook in pages.items():
+        if notebook and notebook.name[0].isdigit():
+            assert any(title.startswith(notebook.name[:2] + " · ") for title in titles), name
+    assert len(book.pages) > 100
 
 
 # --- the memory calculator -----------------------------------------------------------------------
