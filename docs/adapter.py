@@ -231,7 +231,9 @@ def relinked(markdown: str, name: str) -> str:
     "Links to notebooks become links to pages, links to other files lead to the repository."
     def target(match):
         path, mark, anchor = match[2].partition("#")
-        if not path or re.match(r"[a-z][a-z+.-]*:|/", path):
+        if not path:  # a section of this notebook, which Jupyter names as it is written
+            return f"{match[1]}#{anchor.lower()})"
+        if re.match(r"[a-z][a-z+.-]*:|/", path):
             return match[0]
         resolved = (NBS / path).resolve()
         if not resolved.exists() or not resolved.is_relative_to(ROOT):
