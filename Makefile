@@ -71,6 +71,7 @@ current: environment
 export: environment
 	python docs/colab.py
 	nbdev_export
+	python docs/docstrings.py
 	nbdev_clean
 	python docs/readme.py
 

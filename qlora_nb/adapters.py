@@ -43,7 +43,13 @@ from .tokenizer import load_tokenizer
 # %% ../nbs/adapters.ipynb #9946c397
 @dataclass
 class AdapterFolder:
-    "An adapter on this machine: what it is, and what it was trained on."
+    """An adapter on this machine: what it is, and what it was trained on.
+
+    Attributes:
+        config: adapter_config.json
+        record: run.json, empty where there is none
+        weights: tensor name -> tensor
+    """
 
     path: Path
     config: dict  # adapter_config.json
@@ -53,7 +59,11 @@ class AdapterFolder:
 def open_adapter(
     name: str,  # a folder, or owner/name on the hub
 ) -> AdapterFolder:
-    "Read an adapter's files; raises `InputError` if one is missing, damaged or not finite."
+    """Read an adapter's files; raises `InputError` if one is missing, damaged or not finite.
+
+    Args:
+        name: a folder, or owner/name on the hub
+    """
     path = Path(name).expanduser()
     if not path.is_dir() and path.parts[:1] == ("runs",):  # where fine-tunes go, not an owner
         raise InputError(f"there is no {name} yet; run qlora-nb finetune first, or give --adapter")
@@ -92,7 +102,14 @@ def base_folder(
     model: str | None,  # the base model by name; None: the one that the adapter names
     revision: str | None = None,
 ) -> Path:  # a local checkpoint folder
-    "The base model of an adapter; raises `InputError` if `model` is another one."
+    """The base model of an adapter; raises `InputError` if `model` is another one.
+
+    Args:
+        model: the base model by name; None: the one that the adapter names
+
+    Returns:
+        a local checkpoint folder
+    """
     base = adapter.record.get("base", {})
     name = model or base.get("model") or adapter.config.get("base_model_name_or_path")
     if not name:
@@ -113,7 +130,12 @@ def attach(
     adapter: AdapterFolder,
     backend: str = "bitsandbytes",  # with peft's layers, or reference: with ours
 ):  # -> PeftModel, or with our layers the same model
-    "Put an adapter on a base model; raises `InputError` where the two do not fit."
+    """Put an adapter on a base model; raises `InputError` where the two do not fit.
+
+    Args:
+        model: the base model
+        backend: with peft's layers, or reference: with ours
+    """
     if backend == "reference":
         return load_adapter(model, adapter.path).eval()
     start = str(adapter.config.get("init_lora_weights"))
@@ -143,7 +165,14 @@ def how_stored(
     adapter: AdapterFolder,
     quantization: str | None = None,  # nf4, fp4 or none; None: as the adapter was trained
 ) -> tuple[str, bool]:  # nf4, fp4 or none; whether the block scales are quantized as well
-    "How the base model was stored while the adapter was trained on it."
+    """How the base model was stored while the adapter was trained on it.
+
+    Args:
+        quantization: nf4, fp4 or none; None: as the adapter was trained
+
+    Returns:
+        nf4, fp4 or none; whether the block scales are quantized as well
+    """
     trained = adapter.record.get("options", {})
     if not (quantization or trained):
         log.info("%s has no run.json: its base model is taken as its own files are; if it was "
@@ -155,7 +184,11 @@ def load_adapted(
     options,  # GenerateOptions
     device: torch.device,
 ):  # -> (model with its adapter, tokenizer, AdapterFolder, folder of the base model)
-    "Base model and adapter as they were trained together, or without an adapter a plain model."
+    """Base model and adapter as they were trained together, or without an adapter a plain model.
+
+    Args:
+        options: GenerateOptions
+    """
     if options.adapter == "none":
         return _plain(options, device)
     adapter = open_adapter(options.adapter)
@@ -190,7 +223,12 @@ def pick_format(
     folder: Path,  # of the base model
     tokenizer,
 ) -> PromptFormat:
-    "The prompt format that an adapter is asked in."
+    """The prompt format that an adapter is asked in.
+
+    Args:
+        name: of the format; auto: the training's, else by the base model's name
+        folder: of the base model
+    """
     if name == "auto":
         trained = adapter.record.get("base", {})
         name = trained.get("format") or trained.get("model") or folder
@@ -201,7 +239,14 @@ def generate(
     prompts: list[str],  # questions, without any prompt format around them
     options: GenerateOptions,
 ) -> list[str]:  # one answer each
-    "Answer `prompts` with an adapter on its base model."
+    """Answer `prompts` with an adapter on its base model.
+
+    Args:
+        prompts: questions, without any prompt format around them
+
+    Returns:
+        one answer each
+    """
     check_sampling(options)
     model, tokenizer, adapter, folder = load_adapted(options, pick_device(options.device))
     form = pick_format(options.prompt_format, adapter, folder, tokenizer)
@@ -217,7 +262,11 @@ def generate(
 def without_adapter(
     model,  # as `load_adapted` gives it
 ):
-    "Let the base model compute alone within the block; raises `InputError` without an adapter."
+    """Let the base model compute alone within the block; raises `InputError` without an adapter.
+
+    Args:
+        model: as `load_adapted` gives it
+    """
     # Beside its own layers peft wraps what it trains whole: embeddings, heads, some tokens.
     kinds = (BaseTunerLayer, AuxiliaryTrainingWrapper, LoRALinear)
     layers = [layer for layer in model.modules() if isinstance(layer, kinds)]
@@ -243,7 +292,12 @@ def in_float32(
     model,  # as `load_base` gives it, changed in place
     folder,  # where the large weights lie, in files, while the model is used
 ):  # -> the same model, with nn.Linear for each 4-bit layer
-    "Every weight in float32; raises `InputError` for weights that are kept in another form."
+    """Every weight in float32; raises `InputError` for weights that are kept in another form.
+
+    Args:
+        model: as `load_base` gives it, changed in place
+        folder: where the large weights lie, in files, while the model is used
+    """
     for name, layer in list(model.named_modules()):
         weight = None
         if isinstance(layer, Linear4bit):
@@ -276,7 +330,12 @@ def merged_model(
     adapted: PeftModel,  # over float32 weights
     name,  # of the adapter, for an error
 ):  # -> a plain transformers model
-    "What base and adapter compute, in one; raises `InputError` where no plain model does."
+    """What base and adapter compute, in one; raises `InputError` where no plain model does.
+
+    Args:
+        adapted: over float32 weights
+        name: of the adapter, for an error
+    """
     config, wanted = adapted.config, adapted.active_peft_config
     some = torch.linspace(0, config.vocab_size - 1, min(32, config.max_position_embeddings))
     ids = some.long()[None]
@@ -297,7 +356,11 @@ def merged_model(
 def merge(
     options: MergeOptions,
 ) -> Path:  # the folder, loadable by transformers alone
-    "Merge an adapter into its base and save a plain model with its tokenizer."
+    """Merge an adapter into its base and save a plain model with its tokenizer.
+
+    Returns:
+        the folder, loadable by transformers alone
+    """
     output = Path(options.output)
     _check_place(output, options.overwrite)
     adapter = open_adapter(options.adapter)

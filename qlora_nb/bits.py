@@ -28,7 +28,13 @@ def _layout(dtype: torch.dtype) -> tuple[int, int]:
 
 # %% ../nbs/00_bits.ipynb #0e504cf7
 class Fields(NamedTuple):
-    "Sign, exponent and mantissa as they are stored: int64 tensors of one shape."
+    """Sign, exponent and mantissa as they are stored: int64 tensors of one shape.
+
+    Attributes:
+        sign: 0 or 1
+        exponent: with the bias still in it
+        mantissa: without the leading 1
+    """
     sign: torch.Tensor  # 0 or 1
     exponent: torch.Tensor  # with the bias still in it
     mantissa: torch.Tensor  # without the leading 1
@@ -36,7 +42,14 @@ class Fields(NamedTuple):
 def fields(
     x: torch.Tensor,  # any shape; float32, float16 or bfloat16
 ) -> Fields:  # three int64 tensors of the shape of `x`
-    "Take the bits of every element apart; raises `InputError` for any other dtype."
+    """Take the bits of every element apart; raises `InputError` for any other dtype.
+
+    Args:
+        x: any shape; float32, float16 or bfloat16
+
+    Returns:
+        three int64 tensors of the shape of `x`
+    """
     exponent_bits, mantissa_bits = _layout(x.dtype)
     integer = {2: torch.int16, 4: torch.int32}[x.element_size()]
     pattern = x.view(integer).long()  # the sign bit now fills everything to the left
@@ -48,7 +61,11 @@ def fields(
 
 # %% ../nbs/00_bits.ipynb #ffa85574
 class BitStrip:
-    "Bit patterns as a coloured table in a notebook, as plain text elsewhere."
+    """Bit patterns as a coloured table in a notebook, as plain text elsewhere.
+
+    Args:
+        rows: (label, bits as a string of 0 and 1, widths of sign, exponent, mantissa), ...
+    """
 
     def __init__(
         self,
@@ -99,7 +116,15 @@ def bit_strip(
     value: float,  # the number to store
     dtypes=tuple(LAYOUTS),  # the types to store it in
 ) -> BitStrip:  # one row a type, labelled with the type and the value that it keeps
-    "The bits of one number in several types."
+    """The bits of one number in several types.
+
+    Args:
+        value: the number to store
+        dtypes: the types to store it in
+
+    Returns:
+        one row a type, labelled with the type and the value that it keeps
+    """
     rows = []
     for dtype in dtypes:
         x = _rounded(value, dtype)
@@ -123,7 +148,15 @@ def decode(
     parts: Fields,  # int64 tensors of any one shape
     dtype: torch.dtype,  # float32, float16 or bfloat16: how to read them
 ) -> torch.Tensor:  # float64, the same shape: every value of the three types is exact in it
-    "What the bits mean: IEEE 754 binary formats, section 3.4."
+    """What the bits mean: IEEE 754 binary formats, section 3.4.
+
+    Args:
+        parts: int64 tensors of any one shape
+        dtype: float32, float16 or bfloat16: how to read them
+
+    Returns:
+        float64, the same shape: every value of the three types is exact in it
+    """
     exponent_bits, mantissa_bits = _layout(dtype)
     sign, exponent, mantissa = parts
     top = 2**exponent_bits - 1
@@ -138,7 +171,14 @@ def decode(
 def neighbours(
     dtype: torch.dtype,  # a 16-bit type: float16 or bfloat16
 ) -> torch.Tensor:  # float64, sorted: all its positive finite values
-    "Every positive finite value of a 16-bit type."
+    """Every positive finite value of a 16-bit type.
+
+    Args:
+        dtype: a 16-bit type: float16 or bfloat16
+
+    Returns:
+        float64, sorted: all its positive finite values
+    """
     exponent_bits, mantissa_bits = _layout(dtype)
     if exponent_bits + mantissa_bits != 15:
         raise InputError(f"{dtype} has too many values to list; expected float16 or bfloat16")
@@ -150,7 +190,12 @@ def same_bits(
     a: torch.Tensor,  # any shape, dtype and device
     b: torch.Tensor,  # any shape, dtype and device
 ) -> bool:
-    "True if shape, dtype and every bit are equal: a NaN equals itself, 0.0 differs from -0.0."
+    """True if shape, dtype and every bit are equal: a NaN equals itself, 0.0 differs from -0.0.
+
+    Args:
+        a: any shape, dtype and device
+        b: any shape, dtype and device
+    """
     for x in (a, b):
         if not isinstance(x, torch.Tensor):
             kind = type(x).__name__
@@ -172,7 +217,14 @@ def _bytes(x: torch.Tensor) -> torch.Tensor:
 def pack(
     codes: torch.Tensor,  # integers from 0 to 15, any shape; flattened in row order
 ) -> torch.Tensor:  # uint8, shape (⌈n / 2⌉,): two codes a byte, the first in the high half
-    "Pack 4-bit codes; an odd number of them is filled up with code 0."
+    """Pack 4-bit codes; an odd number of them is filled up with code 0.
+
+    Args:
+        codes: integers from 0 to 15, any shape; flattened in row order
+
+    Returns:
+        uint8, shape (⌈n / 2⌉,): two codes a byte, the first in the high half
+    """
     if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
         raise InputError(f"pack got {codes.dtype}; expected integer codes: quantize values first")
     if codes.numel() and not 0 <= codes.min() <= codes.max() <= 15:
@@ -188,7 +240,15 @@ def unpack(
     packed: torch.Tensor,  # uint8 as `pack` makes it, any shape
     n: int,  # how many codes it holds
 ) -> torch.Tensor:  # uint8, shape (n,): codes from 0 to 15
-    "Undo `pack`; raises `InputError` if `packed` is not exactly the bytes of `n` codes."
+    """Undo `pack`; raises `InputError` if `packed` is not exactly the bytes of `n` codes.
+
+    Args:
+        packed: uint8 as `pack` makes it, any shape
+        n: how many codes it holds
+
+    Returns:
+        uint8, shape (n,): codes from 0 to 15
+    """
     if packed.dtype != torch.uint8:
         raise InputError(f"unpack got {packed.dtype}; expected packed codes in torch.uint8")
     if n < 0 or packed.numel() != (n + 1) // 2:

@@ -27,7 +27,13 @@ from .nf4 import CODEBOOKS, codebook as named_codebook
 
 # %% ../nbs/03_blockwise.ipynb #7066cc7a
 class Ladder(NamedTuple):
-    "A codebook as a climb: start at the code of its lowest value, step up past each middle."
+    """A codebook as a climb: start at the code of its lowest value, step up past each middle.
+
+    Attributes:
+        first: the code of the lowest value
+        middles: 15 rising floats: half-way between neighbouring values, in float32
+        steps: 15 whole numbers: what each middle that lies below adds to the code
+    """
     first: int  # the code of the lowest value
     middles: tuple  # 15 rising floats: half-way between neighbouring values, in float32
     steps: tuple  # 15 whole numbers: what each middle that lies below adds to the code
@@ -35,7 +41,14 @@ class Ladder(NamedTuple):
 def ladder(
     levels: torch.Tensor,  # float32, shape (16,): the value of each code, in any order
 ) -> Ladder:  # plain numbers, the same for every device
-    "The climb through a codebook; of two equal values the lower code comes first."
+    """The climb through a codebook; of two equal values the lower code comes first.
+
+    Args:
+        levels: float32, shape (16,): the value of each code, in any order
+
+    Returns:
+        plain numbers, the same for every device
+    """
     order = levels.argsort(stable=True)
     rising, codes = levels[order], order.tolist()
     middles = (rising[:-1] + rising[1:]) / 2
@@ -47,7 +60,15 @@ def encode(
     scaled: torch.Tensor,  # float32, any shape: values divided by their absmax
     climb: Ladder,  # of the codebook
 ) -> torch.Tensor:  # uint8 codes, the shape of `scaled`; a tie goes to the lower value
-    "The code of the nearest value: count the middles that lie strictly below."
+    """The code of the nearest value: count the middles that lie strictly below.
+
+    Args:
+        scaled: float32, any shape: values divided by their absmax
+        climb: of the codebook
+
+    Returns:
+        uint8 codes, the shape of `scaled`; a tie goes to the lower value
+    """
     # Eager code is bound by memory and counts in bytes; compiled code vectorizes over 32 bits.
     counter = torch.int32 if torch.compiler.is_compiling() else torch.uint8
     codes = torch.full_like(scaled, climb.first, dtype=counter)
@@ -59,7 +80,14 @@ def encode(
 def pack_pairs(
     codes: torch.Tensor,  # uint8 from 0 to 15, an even number of them, contiguous
 ) -> torch.Tensor:  # uint8, 1-D: two codes a byte, the first in the high half
-    "The bytes of `bits.pack`, faster: two neighbours are read as one 16-bit number."
+    """The bytes of `bits.pack`, faster: two neighbours are read as one 16-bit number.
+
+    Args:
+        codes: uint8 from 0 to 15, an even number of them, contiguous
+
+    Returns:
+        uint8, 1-D: two codes a byte, the first in the high half
+    """
     pairs = codes.view(-1).view(torch.int16)  # little-endian: the first code is the low byte
     return (pairs << 4 | pairs >> 8).to(torch.uint8)
 
@@ -95,7 +123,17 @@ def _quantize_tail(tail: torch.Tensor, climb: Ladder):
 # %% ../nbs/03_blockwise.ipynb #0d2c2b32
 @dataclass(frozen=True, eq=False, repr=False)
 class QuantizedTensor:
-    "A tensor as codes, with what is needed to read them; raises `InputError` if parts do not fit."
+    """A tensor as codes, with what is needed to read them; raises `InputError` if parts do not fit.
+
+    Attributes:
+        packed: uint8, 1-D: two 4-bit codes a byte, or one 8-bit code
+        absmax: one a block: float32, or itself quantized
+        codebook: float32, shape (16,) or (256,): the value of each code
+        block_size: elements that share one absmax
+        shape: of the tensor that was quantized
+        dtype: of the tensor that was quantized
+        offset: float32, 0-D: added to every value, where there is one
+    """
     packed: torch.Tensor  # uint8, 1-D: two 4-bit codes a byte, or one 8-bit code
     absmax: "torch.Tensor | QuantizedTensor"  # one a block: float32, or itself quantized
     codebook: torch.Tensor  # float32, shape (16,) or (256,): the value of each code
@@ -154,7 +192,14 @@ BITSANDBYTES = ("nf4", "fp4")  # the codebooks that bitsandbytes knows
 def codebook_name(
     levels: torch.Tensor,  # float32, 1-D, any device
 ) -> str | None:  # "nf4", "fp4", ...; None if no named codebook has these bits
-    "The name of a codebook, found by its bits."
+    """The name of a codebook, found by its bits.
+
+    Args:
+        levels: float32, 1-D, any device
+
+    Returns:
+        "nf4", "fp4", ...; None if no named codebook has these bits
+    """
     same = (name for name, known in CODEBOOKS.items() if same_bits(levels, known))
     return next(same, None)
 
@@ -192,7 +237,14 @@ def _compiled(function, *variant):
 def can_compile(
     device: str = "cpu",  # the type of the device: "cpu", "cuda", "mps"
 ) -> bool:  # whether torch.compile works here: it needs a C++ compiler, or Triton on a GPU
-    "Compile one line and run it; the answer is kept."
+    """Compile one line and run it; the answer is kept.
+
+    Args:
+        device: the type of the device: "cpu", "cuda", "mps"
+
+    Returns:
+        whether torch.compile works here: it needs a C++ compiler, or Triton on a GPU
+    """
     try:
         return bool(torch.compile(lambda x: x + 1)(torch.zeros(64, device=device))[0] == 1)
     except Exception:  # no compiler, no headers, no rights: torch raises many kinds
@@ -206,7 +258,17 @@ def quantize(
     block_size: int = 64,  # elements of the flattened tensor that share one absmax: 1, 2, 4, ...
     compiled: bool | None = None,  # run under torch.compile; None: only from 2**24 elements on
 ) -> "QuantizedTensor":  # on the device of `x`; the same bits, compiled or not
-    "Quantize blockwise to 4 bits, by bitsandbytes' rules; raises `InputError` for unfit input."
+    """Quantize blockwise to 4 bits, by bitsandbytes' rules; raises `InputError` for unfit input.
+
+    Args:
+        x: float32, float16 or bfloat16; any shape but empty, any device
+        codebook: a name of `codebook`, or 16 values in float32
+        block_size: elements of the flattened tensor that share one absmax: 1, 2, 4, ...
+        compiled: run under torch.compile; None: only from 2**24 elements on
+
+    Returns:
+        on the device of `x`; the same bits, compiled or not
+    """
     block_size = check_block_size(block_size)
     _check_input(x)
     levels = _levels(codebook).to(x.device)
@@ -256,7 +318,11 @@ def _check_input(x) -> None:
 def check_block_size(
     block_size,  # a whole number of any type, also of NumPy's
 ) -> int:
-    "The number as an int; raises `InputError` unless it is a positive power of two."
+    """The number as an int; raises `InputError` unless it is a positive power of two.
+
+    Args:
+        block_size: a whole number of any type, also of NumPy's
+    """
     whole = isinstance(block_size, Integral) and not isinstance(block_size, bool)
     if not whole or block_size < 1 or block_size & (block_size - 1):
         raise InputError(f"block size {block_size!r}; expected a positive power of two: "
@@ -289,7 +355,17 @@ def dequantize(
     out: torch.Tensor | None = None,  # a contiguous buffer to fill, of the shape and device of `q`
     compiled: bool | None = None,  # run under torch.compile; None: only from 2**24 elements on
 ) -> torch.Tensor:  # the shape of `q`: values times absmax in float32, then rounded once
-    "The values that the codes stand for; raises `InputError` if `out` does not fit."
+    """The values that the codes stand for; raises `InputError` if `out` does not fit.
+
+    Args:
+        q: what `quantize` returned
+        dtype: a floating dtype; None: that of `out`, else the original
+        out: a contiguous buffer to fill, of the shape and device of `q`
+        compiled: run under torch.compile; None: only from 2**24 elements on
+
+    Returns:
+        the shape of `q`: values times absmax in float32, then rounded once
+    """
     out = _buffer(q, dtype, out)
     absmax = q.absmax if isinstance(q.absmax, torch.Tensor) else _scales(q.absmax)
     table, flat, block = _table(q.codebook), out.view(-1), q.block_size
@@ -335,7 +411,15 @@ def from_bitsandbytes(
     packed: torch.Tensor,  # what `quantize_4bit` returned first, or a `Linear4bit` weight
     state,  # its QuantState
 ) -> QuantizedTensor:  # sharing the memory of both
-    "The same quantized tensor without bitsandbytes; raises `InputError` for a repacked weight."
+    """The same quantized tensor without bitsandbytes; raises `InputError` for a repacked weight.
+
+    Args:
+        packed: what `quantize_4bit` returned first, or a `Linear4bit` weight
+        state: its QuantState
+
+    Returns:
+        sharing the memory of both
+    """
     if getattr(state, "packing_format_for_cpu", False):
         raise InputError("the weight was rearranged for AVX512-BF16, with its absmax rounded; "
                          "expected the codes as they were quantized: convert before the first "
@@ -351,7 +435,11 @@ def from_bitsandbytes(
 def to_bitsandbytes(
     q: QuantizedTensor,  # of NF4 or FP4
 ):  # packed codes, uint8 (⌈n / 2⌉, 1), and a QuantState: what `quantize_4bit` returns
-    "The same bits for bitsandbytes, which must be installed; raises `InputError` if it cannot."
+    """The same bits for bitsandbytes, which must be installed; raises `InputError` if it cannot.
+
+    Args:
+        q: of NF4 or FP4
+    """
     from bitsandbytes.functional import QuantState
 
     kind = codebook_name(q.codebook)
@@ -372,7 +460,14 @@ def to_tensors(
     q: QuantizedTensor,
     name: str,  # of the weight: "model.layers.0.mlp.weight"
 ) -> dict:  # name -> tensor: the layout of a bitsandbytes checkpoint
-    "The parts under the names that bitsandbytes and transformers give them in a state dict."
+    """The parts under the names that bitsandbytes and transformers give them in a state dict.
+
+    Args:
+        name: of the weight: "model.layers.0.mlp.weight"
+
+    Returns:
+        name -> tensor: the layout of a bitsandbytes checkpoint
+    """
     kind = codebook_name(q.codebook) or "custom"
     facts = {"quant_type": kind, "blocksize": q.block_size,
              "dtype": str(q.dtype).removeprefix("torch."), "shape": list(q.shape)}
@@ -393,7 +488,15 @@ def from_tensors(
     tensors: dict,  # name -> tensor: a state dict that holds quantized weights
     name: str,  # of the weight
 ) -> QuantizedTensor:  # sharing the memory of the tensors
-    "Undo `to_tensors`, also for what bitsandbytes saved; raises `InputError` if parts are missing."
+    """Undo `to_tensors`, also for what bitsandbytes saved; raises `InputError` if parts are missing.
+
+    Args:
+        tensors: name -> tensor: a state dict that holds quantized weights
+        name: of the weight
+
+    Returns:
+        sharing the memory of the tensors
+    """
     try:
         key = next(key for key in tensors if key.startswith(f"{name}.quant_state."))
         facts = json.loads(bytes(tensors[key].tolist()))
@@ -417,7 +520,12 @@ def save_tensors(
     path,  # the safetensors file
     tensors: dict,  # name -> QuantizedTensor or torch.Tensor
 ) -> None:
-    "Save quantized and other tensors as bitsandbytes and transformers do, whole or not at all."
+    """Save quantized and other tensors as bitsandbytes and transformers do, whole or not at all.
+
+    Args:
+        path: the safetensors file
+        tensors: name -> QuantizedTensor or torch.Tensor
+    """
     flat = {}
     for name, value in tensors.items():
         flat |= to_tensors(value, name) if isinstance(value, QuantizedTensor) else {name: value}
@@ -433,7 +541,15 @@ def read_tensors(
     path,  # a safetensors file
     device: str = "cpu",  # where the tensors shall be
 ) -> dict:  # name -> torch.Tensor, quantized weights in their parts
-    "Every tensor of a file; raises `InputError` if it is missing or damaged."
+    """Every tensor of a file; raises `InputError` if it is missing or damaged.
+
+    Args:
+        path: a safetensors file
+        device: where the tensors shall be
+
+    Returns:
+        name -> torch.Tensor, quantized weights in their parts
+    """
     try:
         return load_file(path, device=device)
     except (OSError, SafetensorError) as error:
@@ -443,7 +559,14 @@ def read_tensors(
 def join_tensors(
     flat: dict,  # of `read_tensors`
 ) -> dict:  # name -> QuantizedTensor or torch.Tensor
-    "Put the parts of quantized weights together; raises `InputError` if parts are missing."
+    """Put the parts of quantized weights together; raises `InputError` if parts are missing.
+
+    Args:
+        flat: of `read_tensors`
+
+    Returns:
+        name -> QuantizedTensor or torch.Tensor
+    """
     names = [name.split(".quant_state.")[0] for name in flat if ".quant_state." in name]
     used = {name + suffix for name in names for suffix in SUFFIXES}
     plain = {name: tensor for name, tensor in flat.items()
@@ -454,5 +577,13 @@ def load_tensors(
     path,  # a safetensors file that `save_tensors` or bitsandbytes wrote
     device: str = "cpu",  # where the tensors shall be
 ) -> dict:  # name -> QuantizedTensor or torch.Tensor
-    "Load what `save_tensors` saved; raises `InputError` if the file is missing or damaged."
+    """Load what `save_tensors` saved; raises `InputError` if the file is missing or damaged.
+
+    Args:
+        path: a safetensors file that `save_tensors` or bitsandbytes wrote
+        device: where the tensors shall be
+
+    Returns:
+        name -> QuantizedTensor or torch.Tensor
+    """
     return join_tensors(read_tensors(path, device))

@@ -29,7 +29,12 @@ from .options import ChatOptions, as_text, check_sampling
 # %% ../nbs/17_chat.ipynb #7e25eafa
 @dataclass
 class Speaker:
-    "What answers: a model with its adapter, its tokenizer, and the prompt format of its training."
+    """What answers: a model with its adapter, its tokenizer, and the prompt format of its training.
+
+    Attributes:
+        context: tokens that the model can attend to
+        name: of model and adapter, for people
+    """
 
     model: object
     tokenizer: object
@@ -63,7 +68,11 @@ class TextStream:
         self,
         token: int,
     ) -> str:  # the text that is complete now; empty while a character is not
-        "Take one more token."
+        """Take one more token.
+
+        Returns:
+            the text that is complete now; empty while a character is not
+        """
         self.held.append(token)
         text = self.tokenizer.decode(self.held, skip_special_tokens=True)
         waiting = len(text) - len(text.rstrip("\ufffd"))
@@ -83,7 +92,17 @@ def pick(
     generator: torch.Generator,  # on the CPU, so that a seed means the same on every device
 ) -> int:  # a token
     """The next token, by nucleus sampling (arXiv 1904.09751); raises `InputError` for NaN, for +inf
-    and where every token is impossible: -inf, as a mask has it, is a probability of 0."""
+    and where every token is impossible: -inf, as a mask has it, is a probability of 0.
+
+    Args:
+        logits: float, (vocabulary,)
+        temperature: 0: the likeliest token
+        top_p: above 0 and up to 1: the mass of the likeliest tokens to draw from
+        generator: on the CPU, so that a seed means the same on every device
+
+    Returns:
+        a token
+    """
     logits = logits.float().cpu()
     if not logits.max() < torch.inf or logits.max() == -torch.inf:  # NaN is the maximum, too
         raise InputError("the model computes NaN or infinite numbers; the adapter or its compute "
@@ -106,7 +125,17 @@ def tokens(
     seed: int,  # decides what is sampled
     adapted: bool = True,  # False: the base model answers
 ) -> Iterator[int]:  # the answer's tokens, without EOS
-    "Generate an answer; whoever takes no further token has stopped it."
+    """Generate an answer; whoever takes no further token has stopped it.
+
+    Args:
+        prompt: token ids
+        options: temperature, top_p, max_new_tokens
+        seed: decides what is sampled
+        adapted: False: the base model answers
+
+    Returns:
+        the answer's tokens, without EOS
+    """
     generator = torch.Generator().manual_seed(seed)
     ids, cache = prompt, None
     for _ in range(min(options.max_new_tokens, speaker.context - len(prompt))):
@@ -130,7 +159,15 @@ def fit(
     speaker: Speaker,
     answer: int,  # tokens to keep free for the answer, where that can be
 ) -> tuple[list[int], int]:  # the prompt's tokens, and how many of the oldest turns are left out
-    "The prompt with as many of the newest turns as fit; raises `InputError` if the last does not."
+    """The prompt with as many of the newest turns as fit; raises `InputError` if the last does not.
+
+    Args:
+        turns: {"role": ..., "content": ...}, by turns user and assistant, then the user
+        answer: tokens to keep free for the answer, where that can be
+
+    Returns:
+        the prompt's tokens, and how many of the oldest turns are left out
+    """
     def prompt(start):
         return prompt_ids(turns[start:], speaker.tokenizer, speaker.form)
 
@@ -146,7 +183,12 @@ def fit(
 
 # %% ../nbs/17_chat.ipynb #5f5e56c8
 class Conversation:
-    "A dialogue with a speaker: what was said so far, and one answer more."
+    """A dialogue with a speaker: what was said so far, and one answer more.
+
+    Args:
+        options: how to choose tokens
+        adapted: False: the base model answers
+    """
 
     def __init__(
         self,
@@ -161,7 +203,11 @@ class Conversation:
         self,
         question: str,
     ) -> Iterator[str]:  # one piece of text for each token, some of them empty
-        "Stream the answer; taking no further piece stops it, and what was said stays said."
+        """Stream the answer; taking no further piece stops it, and what was said stays said.
+
+        Returns:
+            one piece of text for each token, some of them empty
+        """
         asked, answer = ({"role": role, "content": ""} for role in ("user", "assistant"))
         asked["content"] = question
         prompt, self.left_out = fit([*self.turns, asked], self.speaker, self.options.max_new_tokens)
@@ -188,13 +234,21 @@ def in_turn(
     talks: list[Conversation],
     question: str,
 ) -> Iterator[tuple[str, ...]]:  # the next piece of each, "" where one has ended
-    "Ask several conversations at once, one token of each at a time."
+    """Ask several conversations at once, one token of each at a time.
+
+    Returns:
+        the next piece of each, "" where one has ended
+    """
     yield from zip_longest(*(talk.say(question) for talk in talks), fillvalue="")
 
 # %% ../nbs/17_chat.ipynb #09cc68ad
 @dataclass
 class SideBySide:
-    "Dialogues in columns, to look at in a notebook or to print."
+    """Dialogues in columns, to look at in a notebook or to print.
+
+    Attributes:
+        columns: heading -> turns
+    """
 
     columns: dict[str, list[dict]]  # heading -> turns
 
@@ -231,7 +285,14 @@ def transcript(
 def controls(
     options: ChatOptions,  # what the controls show at first
 ) -> dict:  # name -> widget
-    "The playground's widgets; raises `InputError` where ipywidgets is missing."
+    """The playground's widgets; raises `InputError` where ipywidgets is missing.
+
+    Args:
+        options: what the controls show at first
+
+    Returns:
+        name -> widget
+    """
     try:
         import ipywidgets as w  # here, so that the library does without it
     except ImportError as error:
@@ -271,7 +332,12 @@ def arranged(w: dict):
 
 # %% ../nbs/17_chat.ipynb #e54d9a55
 class Playground:
-    "Talk with a model in a notebook: show `view`, or let it be the last line of a cell."
+    """Talk with a model in a notebook: show `view`, or let it be the last line of a cell.
+
+    Args:
+        options: what the controls show at first
+        speaker: a loaded model; None: loaded with the first question
+    """
 
     def __init__(
         self,
@@ -313,7 +379,11 @@ class Playground:
         self,
         stop: bool = False,  # stop it first
     ) -> None:
-        "Return when no answer is being generated."
+        """Return when no answer is being generated.
+
+        Args:
+            stop: stop it first
+        """
         if stop:
             self.stopping.set()
         if self.thread:
@@ -389,7 +459,11 @@ def interruptible() -> Iterator[threading.Event]:
 
 # %% ../nbs/17_chat.ipynb #90c3926e
 class Terminal:
-    "A chat on standard input and output, with a person or through a pipe."
+    """A chat on standard input and output, with a person or through a pipe.
+
+    Args:
+        speaker: a loaded model; None: loaded here
+    """
 
     def __init__(
         self,
@@ -424,7 +498,11 @@ class Terminal:
                 print("\n(Ctrl-D or /quit ends the chat)")
 
     def read(self) -> str | None:  # None at the end
-        "The next line; raises `InputError` for one that is no text."
+        """The next line; raises `InputError` for one that is no text.
+
+        Returns:
+            None at the end
+        """
         try:
             line = self._line()
         except EOFError:
@@ -470,7 +548,12 @@ def save(
     talks: dict[str, Conversation],  # by label; the last one is saved
     file: str,  # must not exist
 ) -> None:
-    "Write a conversation as a list with one row, which has a column `messages`."
+    """Write a conversation as a list with one row, which has a column `messages`.
+
+    Args:
+        talks: by label; the last one is saved
+        file: must not exist
+    """
     if not file or Path(file).suffix != ".json":
         raise InputError(f"/save {file} names no .json file; give one, as in /save talk.json")
     if Path(file).exists():

@@ -32,7 +32,15 @@ def saved_by_module(
     model: torch.nn.Module,  # whose parameters are not counted
     run,  # a function without arguments: the forward pass; it returns what holds the graph
 ) -> Counter:  # name of the innermost module that saves first -> bytes
-    "What autograd keeps for backward, each storage once, by the part of the model that asks."
+    """What autograd keeps for backward, each storage once, by the part of the model that asks.
+
+    Args:
+        model: whose parameters are not counted
+        run: a function without arguments: the forward pass; it returns what holds the graph
+
+    Returns:
+        name of the innermost module that saves first -> bytes
+    """
     running, found, seen, handles = [""], Counter(), _addresses([model]), []
 
     def pack(tensor):
@@ -55,7 +63,11 @@ def saved_by_module(
 
 # %% ../nbs/10_checkpointing.ipynb #44faa108
 class SavedBytes:
-    "Counts inside a `with` block what autograd keeps, in bytes: `now`, `peak`, and each change."
+    """Counts inside a `with` block what autograd keeps, in bytes: `now`, `peak`, and each change.
+
+    Args:
+        *given: modules and tensors that are held anyhow, as the model: not counted
+    """
 
     def __init__(
         self,
@@ -100,7 +112,11 @@ class _Kept:
 
 # %% ../nbs/10_checkpointing.ipynb #d3e66f6c
 class Surroundings:
-    "What a forward pass depends on beside its arguments: random numbers and autocast."
+    """What a forward pass depends on beside its arguments: random numbers and autocast.
+
+    Args:
+        args: of the function; the device of a tensor among them decides
+    """
 
     def __init__(
         self,
@@ -163,7 +179,11 @@ def replay(
     """Run a function; forget what autograd saves, and run it again when backward asks for it.
 
     Backward raises `InputError` if a tensor among the arguments was changed in place meanwhile, or
-    if the function saves another number of tensors when it runs again."""
+    if the function saves another number of tensors when it runs again.
+
+    Args:
+        *args: tensors or anything else
+    """
     surroundings, numbers, found = Surroundings(args), count(), {}
     versions = _versions(args)
 
@@ -202,7 +222,11 @@ def checkpoint(
     function,
     *args,  # tensors or anything else; one tensor at least must need a gradient
 ):  # -> what the function returns: a tensor or a tuple
-    "`Checkpoint`, guarded: raises `InputError` where no gradient would reach what is inside."
+    """`Checkpoint`, guarded: raises `InputError` where no gradient would reach what is inside.
+
+    Args:
+        *args: tensors or anything else; one tensor at least must need a gradient
+    """
     needs = any(isinstance(a, torch.Tensor) and a.requires_grad for a in args)
     if torch.is_grad_enabled() and not needs:
         raise InputError("no argument of the checkpointed function needs a gradient, so none "
@@ -217,7 +241,14 @@ def run_segments(
     segments: int,  # from 1 to len(layers), as equal in length as possible
     through=checkpoint,  # runs a function so that its inside is forgotten: or `replay`
 ) -> torch.Tensor:
-    "Run layers in segments that are each checkpointed; raises `InputError` for their number."
+    """Run layers in segments that are each checkpointed; raises `InputError` for their number.
+
+    Args:
+        layers: functions of one tensor, run one after another
+        x: the input of the first
+        segments: from 1 to len(layers), as equal in length as possible
+        through: runs a function so that its inside is forgotten: or `replay`
+    """
     if not isinstance(segments, int) or not 1 <= segments <= len(layers):
         raise InputError(f"{segments} segments of {len(layers)} layers; expected from 1 to "
                          f"{len(layers)}: one for each layer is the usual number")

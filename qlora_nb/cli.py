@@ -43,7 +43,12 @@ def answers_table(
     record: dict,  # of `qlora_nb.finetune.finetune`
     rows: int = 10,  # questions to show, spread evenly over all
 ) -> Table:
-    "Held-out questions with the answers before and after."
+    """Held-out questions with the answers before and after.
+
+    Args:
+        record: of `qlora_nb.finetune.finetune`
+        rows: questions to show, spread evenly over all
+    """
     table = Table(title="Held-out questions", show_lines=False)
     for column in ("question", "before", "after", "expected", "right"):
         table.add_column(column, overflow="fold", max_width=36)
@@ -58,7 +63,11 @@ def answers_table(
 def numbers_table(
     record: dict,  # of `qlora_nb.finetune.finetune`
 ) -> Table:
-    "The measures of a run, before and after."
+    """The measures of a run, before and after.
+
+    Args:
+        record: of `qlora_nb.finetune.finetune`
+    """
     metrics = record["metrics"]
     table = Table("", "before", "after", title="Measures")
     for name, exam in metrics["exams"].items():
@@ -97,7 +106,11 @@ def gpu_table(
     entry: Ledger,
     gpus,  # keys of `GPUS`, or a dict of names and bytes
 ) -> Table:
-    "What each GPU holds of a fine-tune."
+    """What each GPU holds of a fine-tune.
+
+    Args:
+        gpus: keys of `GPUS`, or a dict of names and bytes
+    """
     table = Table("GPU", "GB", "fits", "largest batch", "longest sequence")
     sizes = gpus if isinstance(gpus, dict) else {gpu: usable_bytes(gpu) for gpu in gpus}
     for gpu, size in sizes.items():
@@ -112,7 +125,14 @@ def gpu_table(
 # %% ../nbs/cli.ipynb #63aaa817
 @dataclass(frozen=True)
 class Typed:
-    "What was typed behind a command's name."
+    """What was typed behind a command's name.
+
+    Attributes:
+        options: of the command's class
+        words: what is no option
+        given: names of the options that were typed, or stood in --config
+        flags: dry_run, quiet, verbose and debug
+    """
 
     options: object  # of the command's class
     words: list[str]  # what is no option
@@ -315,7 +335,14 @@ def _duration(seconds: float) -> str:
 def find_runs(
     folder,  # everything below it is looked at
 ) -> list[dict]:  # run, state, model, data, steps, loss, exact_match; None where unknown
-    "The fine-tunes below a folder, by name; those that are not finished as well."
+    """The fine-tunes below a folder, by name; those that are not finished as well.
+
+    Args:
+        folder: everything below it is looked at
+
+    Returns:
+        run, state, model, data, steps, loss, exact_match; None where unknown
+    """
     found = []
     for file in sorted(Path(folder).rglob("*.json")):
         if file.name == "options.json" and file.parent.suffix == ".partial":
@@ -344,7 +371,11 @@ def _summary(file: Path) -> dict:
 def runs_table(
     found: list[dict],  # of `find_runs`
 ) -> Table:
-    "Runs with the measures on their first held-out questions, after the training."
+    """Runs with the measures on their first held-out questions, after the training.
+
+    Args:
+        found: of `find_runs`
+    """
     table = Table("run", "model", "data", "steps", "loss", "exact match")
     for row in found:
         numbers = ([f"{row['steps']:,}", f"{row['loss']:.3f}", f"{row['exact_match']:.1%}"]
@@ -379,7 +410,16 @@ def model_card(
     name: str,  # owner/name on the hub
     adapter: bool = True,  # False: a merged model
 ) -> str:  # Markdown with the hub's metadata in front
-    "A README.md with the numbers of a run."
+    """A README.md with the numbers of a run.
+
+    Args:
+        record: of `qlora_nb.finetune.finetune`, as in run.json
+        name: owner/name on the hub
+        adapter: False: a merged model
+
+    Returns:
+        Markdown with the hub's metadata in front
+    """
     chosen, metrics, base = record["options"], record["metrics"], record["base"]
     rows = "\n".join(
         f"| {exam} ({values['questions']} questions) | {values['before']['loss']:.3f} | "
@@ -405,7 +445,15 @@ def check_push(
     folder,  # the output of a fine-tune or of a merge
     name: str,  # owner/name on the hub
 ) -> tuple[list[Path], str]:  # the files to upload, and the model card
-    "What a push would upload; raises `InputError` for a folder that cannot be used by others."
+    """What a push would upload; raises `InputError` for a folder that cannot be used by others.
+
+    Args:
+        folder: the output of a fine-tune or of a merge
+        name: owner/name on the hub
+
+    Returns:
+        the files to upload, and the model card
+    """
     folder = Path(folder).expanduser()
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII):
         raise InputError(f"{name!r} is no name on the hub; expected owner/name")
@@ -484,7 +532,14 @@ complete -o filenames -F _qlora_nb qlora-nb"""
 def completion(
     shell: str,  # bash or zsh
 ) -> str:  # a script for its start-up file
-    "What lets a shell complete commands, options, choices and file names."
+    """What lets a shell complete commands, options, choices and file names.
+
+    Args:
+        shell: bash or zsh
+
+    Returns:
+        a script for its start-up file
+    """
     if shell not in ("bash", "zsh"):
         raise unknown_name("shell", shell, ["bash", "zsh"])
     choices, options = [], []
@@ -509,7 +564,16 @@ def _completion(typed: Typed, console: Console) -> None:
 # %% ../nbs/cli.ipynb #b9873381
 @dataclass(frozen=True)
 class Command:
-    "What `qlora-nb NAME` is."
+    """What `qlora-nb NAME` is.
+
+    Attributes:
+        options: the dataclass whose fields are its options
+        run: takes a `Typed` and a console
+        line: for the help
+        examples: what follows the name
+        words: what else may be typed: its name and a help text
+        flags: switches that are no part of a run's record: name and help text
+    """
 
     options: type  # the dataclass whose fields are its options
     run: Callable  # takes a `Typed` and a console
@@ -561,7 +625,11 @@ class _Parser(argparse.ArgumentParser):
 def make_parser(
     command: str,  # a key of `COMMANDS`
 ) -> argparse.ArgumentParser:
-    "The parser of one command, made from the fields of its options; values stay text."
+    """The parser of one command, made from the fields of its options; values stay text.
+
+    Args:
+        command: a key of `COMMANDS`
+    """
     about = COMMANDS[command]
     letters = about.words[0] if about.words else ""
     word = f" {letters}" if " " in letters else f" [{letters} ...]" if letters else ""
@@ -711,7 +779,12 @@ def parse(
     command: str,  # a key of `COMMANDS`
     arguments: list[str],  # what was typed behind it
 ) -> Typed:
-    "What was typed, with its configuration file; raises `InputError` for what cannot be meant."
+    """What was typed, with its configuration file; raises `InputError` for what cannot be meant.
+
+    Args:
+        command: a key of `COMMANDS`
+        arguments: what was typed behind it
+    """
     about, parser = COMMANDS[command], make_parser(command)
     hyphened = [re.sub("(?<!^)_", "-", a.partition("=")[0]) + a[len(a.partition("=")[0]):]
                 if a.startswith("--") else a for a in arguments]
@@ -735,7 +808,12 @@ def parse(
 
 # %% ../nbs/cli.ipynb #f4a9c6d8
 class Patient:
-    "A text stream that outlives its reader and its encoding."
+    """A text stream that outlives its reader and its encoding.
+
+    Args:
+        stream: as `sys.stdout`
+        lasting: False: without a reader, raise `BrokenPipeError`
+    """
 
     def __init__(
         self,
@@ -770,7 +848,11 @@ class Patient:
 def patient_streams(
     lasting: bool = True,  # False: let a writer to standard output know that nobody reads it
 ):
-    "Make `sys.stdout` and `sys.stderr` patient within the block; yields the first of them."
+    """Make `sys.stdout` and `sys.stderr` patient within the block; yields the first of them.
+
+    Args:
+        lasting: False: let a writer to standard output know that nobody reads it
+    """
     for name, mode in [("stdin", "r"), ("stdout", "w"), ("stderr", "w")]:
         if getattr(sys, name) is None:  # closed: the next file opened would take its number
             setattr(sys, name, open(os.devnull, mode))
@@ -785,7 +867,14 @@ def patient_streams(
 def main(
     arguments: list[str] | None = None,  # default: those of the process
 ) -> int:  # exit status: 0 done, 2 wrong input, 130 interrupted
-    "The command `qlora-nb`."
+    """The command `qlora-nb`.
+
+    Args:
+        arguments: default: those of the process
+
+    Returns:
+        exit status: 0 done, 2 wrong input, 130 interrupted
+    """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     command = arguments[0] if arguments else "--help"
     with patient_streams(lasting=command != "chat") as out:

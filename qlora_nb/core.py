@@ -35,7 +35,16 @@ def unknown_name(
     name: str,  # what was given
     known,  # the names that exist
 ) -> InputError:  # to raise; its message names near matches, else all known names
-    "An `InputError` for a name that is none of `known`."
+    """An `InputError` for a name that is none of `known`.
+
+    Args:
+        kind: what the name stands for: "preset", "target module", ...
+        name: what was given
+        known: the names that exist
+
+    Returns:
+        to raise; its message names near matches, else all known names
+    """
     known = sorted(map(str, known))
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
@@ -46,7 +55,11 @@ def unknown_name(
 def whole_file(
     path,  # the file that appears when the block ends without an exception
 ):
-    "Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure."
+    """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure.
+
+    Args:
+        path: the file that appears when the block ends without an exception
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _unused(path.parent, path.suffix)
@@ -75,7 +88,12 @@ def whole_folder(
     path,  # the folder whose new content appears when the block ends without an exception
     replaces=(),  # patterns of what leaves an old folder first; what matches comes last
 ):
-    "Yield a temporary folder; its content appears in `path` on success, else nothing does."
+    """Yield a temporary folder; its content appears in `path` on success, else nothing does.
+
+    Args:
+        path: the folder whose new content appears when the block ends without an exception
+        replaces: patterns of what leaves an old folder first; what matches comes last
+    """
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = _unused(path if path.is_dir() else path.parent)
@@ -122,7 +140,12 @@ def replace_folder(
     fresh,  # an existing folder, on the same disk as `path`
     path,  # where it shall stand; what stands there now is deleted afterwards
 ) -> None:
-    "Rename `fresh` to `path`, a folder that nobody else puts anything into."
+    """Rename `fresh` to `path`, a folder that nobody else puts anything into.
+
+    Args:
+        fresh: an existing folder, on the same disk as `path`
+        path: where it shall stand; what stands there now is deleted afterwards
+    """
     fresh, path = Path(fresh), Path(path)
     _settle(fresh)
     old = _unused(path.parent)
@@ -136,7 +159,12 @@ def write_json(
     path,  # the file
     value,  # what `json` can write; NaN and infinities, which JSON lacks, become null
 ) -> None:
-    "Write `value` as indented UTF-8 JSON, whole or not at all."
+    """Write `value` as indented UTF-8 JSON, whole or not at all.
+
+    Args:
+        path: the file
+        value: what `json` can write; NaN and infinities, which JSON lacks, become null
+    """
     text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
     with whole_file(path) as temporary:
         # Half a character, as in the name of a file that is no UTF-8, is written as an escape.
@@ -145,7 +173,11 @@ def write_json(
 def read_json(
     path,  # the file
 ) -> dict:
-    "The object in a JSON file; raises `InputError` for what holds none."
+    """The object in a JSON file; raises `InputError` for what holds none.
+
+    Args:
+        path: the file
+    """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -179,7 +211,12 @@ def saving(
     what: str,  # as in "checkpoint-50"
     then: str = "go on with --resume: everything saved before is whole",  # after making room
 ):
-    "Turn a failure to write into an `InputError` that says how to go on."
+    """Turn a failure to write into an `InputError` that says how to go on.
+
+    Args:
+        what: as in "checkpoint-50"
+        then: after making room
+    """
     refused = (OSError, RuntimeError, SafetensorError)
     try:
         yield
@@ -198,7 +235,14 @@ PACKAGES = "torch transformers peft bitsandbytes accelerate datasets safetensors
 def versions(
     packages=PACKAGES,  # distribution names
 ) -> dict:  # name -> version, for those that are installed, with Python's own and ours
-    "The versions that a result depends on."
+    """The versions that a result depends on.
+
+    Args:
+        packages: distribution names
+
+    Returns:
+        name -> version, for those that are installed, with Python's own and ours
+    """
     found = {"python": platform.python_version()}
     for name in ["qlora_nb", *packages]:
         try:
@@ -208,7 +252,11 @@ def versions(
     return found
 
 def machine() -> dict:  # processor, cores, threads, GPU (or None) and operating system
-    "The machine that this process runs on, as results name it."
+    """The machine that this process runs on, as results name it.
+
+    Returns:
+        processor, cores, threads, GPU (or None) and operating system
+    """
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -231,7 +279,14 @@ def _processor() -> str:
 def place(
     device,  # a torch.device
 ) -> str:  # "cpu", or the name of the GPU
-    "What a result is called after that depends on where it was measured: `linear_cpu`."
+    """What a result is called after that depends on where it was measured: `linear_cpu`.
+
+    Args:
+        device: a torch.device
+
+    Returns:
+        "cpu", or the name of the GPU
+    """
     import torch
 
     return re.sub(r"\W+", "_", torch.cuda.get_device_name()) if device.type == "cuda" else "cpu"
@@ -240,7 +295,11 @@ def place(
 def stored_result(
     name: str,  # as in "finetune_cpu"
 ) -> dict:
-    "A result of `benchmarks/`, with the machine and the versions that it was measured on."
+    """A result of `benchmarks/`, with the machine and the versions that it was measured on.
+
+    Args:
+        name: as in "finetune_cpu"
+    """
     package = Path(__file__).parent
     for folder in (package.parent / "benchmarks" / "results", package / "results"):
         if (folder / f"{name}.json").is_file():
@@ -271,7 +330,16 @@ def hub_folder(
     patterns: list[str],  # which files are needed, as in ["*.json"]
     revision: str | None = None,  # branch, tag or commit; default: main
 ) -> Path:  # the local snapshot folder
-    "Fetch files of a model repository; raises `InputError` for an unknown name or no network."
+    """Fetch files of a model repository; raises `InputError` for an unknown name or no network.
+
+    Args:
+        name: owner/name on the Hugging Face hub
+        patterns: which files are needed, as in ["*.json"]
+        revision: branch, tag or commit; default: main
+
+    Returns:
+        the local snapshot folder
+    """
     # Here, so that a command's help and a wrong option do not wait for it.
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import (

@@ -38,7 +38,13 @@ from .core import InputError
 # %% ../nbs/13_data.ipynb #1978d031
 @dataclass(frozen=True)
 class PromptFormat:
-    "How a dialogue becomes the text that a model family was trained on."
+    """How a dialogue becomes the text that a model family was trained on.
+
+    Attributes:
+        user: stands before what the user says
+        assistant: stands before the answer
+        newline: stands between turns and for each line break inside one
+    """
     name: str
     user: str  # stands before what the user says
     assistant: str  # stands before the answer
@@ -59,7 +65,11 @@ class PromptFormat:
         content: str,
         lead: str = "",  # what stands before it; nothing: its first line could open a turn, too
     ) -> str:
-        "The content, with each line in 「」 that the model would read as the start of a turn."
+        """The content, with each line in 「」 that the model would read as the start of a turn.
+
+        Args:
+            lead: what stands before it; nothing: its first line could open a turn, too
+        """
         if not re.search("[:：﹕︓]", content):
             return content
         breaks = rf"(\r\n?|\n|<NL>|{re.escape(self.newline)})"
@@ -110,7 +120,11 @@ def choose_format(
     name,  # a format's name, a model's name on the hub, or its local folder
     tokenizer,
 ) -> PromptFormat:
-    "The prompt format of a model's family, with a line break that the tokenizer knows."
+    """The prompt format of a model's family, with a line break that the tokenizer knows.
+
+    Args:
+        name: a format's name, a model's name on the hub, or its local folder
+    """
     if str(name) in FORMATS:
         return _fitted(FORMATS[str(name)], tokenizer)
     text = _family_name(name)
@@ -159,7 +173,15 @@ def encode(
     format: PromptFormat,
     train_on_prompt: bool = False,  # grade the questions too
 ) -> dict:  # input_ids and labels, lists of equal length
-    "A dialogue's tokens, graded on the answers and on the end of each of them."
+    """A dialogue's tokens, graded on the answers and on the end of each of them.
+
+    Args:
+        conversation: {"role": ..., "content": ...}
+        train_on_prompt: grade the questions too
+
+    Returns:
+        input_ids and labels, lists of equal length
+    """
     return next(_encoded([conversation], tokenizer, _fitted(format, tokenizer), train_on_prompt))
 
 def _encoded(
@@ -199,7 +221,14 @@ def prompt_ids(
     tokenizer,
     format: PromptFormat,
 ) -> list[int]:  # the tokens after which the model's answer begins
-    "The tokens that `encode` puts before an answer, for generation."
+    """The tokens that `encode` puts before an answer, for generation.
+
+    Args:
+        conversation: {"role": ..., "content": ...}, the last turn the user's
+
+    Returns:
+        the tokens after which the model's answer begins
+    """
     open_ended = [*conversation, {"role": "assistant", "content": ""}]
     segments = _segments(open_ended, _fitted(format, tokenizer))
     return [id for text, _ in segments[:-1] for id in _ids(tokenizer, text)]
@@ -207,7 +236,11 @@ def prompt_ids(
 # %% ../nbs/13_data.ipynb #b26621ad
 @dataclass
 class Graded:
-    "An example as coloured text in a notebook: what is graded has a coloured ground."
+    """An example as coloured text in a notebook: what is graded has a coloured ground.
+
+    Attributes:
+        pieces: (text, graded, text of the label where it is not the token's own)
+    """
     pieces: list  # (text, graded, text of the label where it is not the token's own)
 
     def _repr_html_(self) -> str:
@@ -225,7 +258,11 @@ def show_graded(
     example: dict,  # input_ids and labels
     tokenizer,
 ) -> Graded:
-    "The example's tokens with their grading, to look at."
+    """The example's tokens with their grading, to look at.
+
+    Args:
+        example: input_ids and labels
+    """
     pieces, held = [], []
     for id, label in zip(example["input_ids"], example["labels"]):
         held.append(id)
@@ -240,7 +277,13 @@ def show_graded(
 # %% ../nbs/13_data.ipynb #5a3be7a5
 @dataclass
 class Collator:
-    "Makes a batch of tensors from examples or packed rows, padded on the right by position."
+    """Makes a batch of tensors from examples or packed rows, padded on the right by position.
+
+    Attributes:
+        tokenizer: its pad token fills the rows; no token is masked for being equal to it
+        multiple: the length of a batch is a multiple of this
+        packing: put several examples into one row, up to the length of the longest
+    """
     tokenizer: object  # its pad token fills the rows; no token is masked for being equal to it
     multiple: int = 1  # the length of a batch is a multiple of this
     packing: bool = False  # put several examples into one row, up to the length of the longest
@@ -276,7 +319,11 @@ def _padded(row: list[int], length: int, value: int | None) -> list[int]:
 def count_tokens(
     batch: dict,  # of `Collator`
 ) -> int:
-    "The tokens that are not padding: every example ends with a graded token, and so does a row."
+    """The tokens that are not padding: every example ends with a graded token, and so does a row.
+
+    Args:
+        batch: of `Collator`
+    """
     graded = batch["labels"] != IGNORED
     places = torch.arange(1, graded.shape[1] + 1, device=graded.device)
     return int((graded * places).amax(1).sum())
@@ -286,7 +333,15 @@ def pack(
     examples: list[dict],  # input_ids and labels
     length: int,  # tokens in a row at most
 ) -> list[dict]:  # input_ids, labels and position_ids, which restart with every example
-    "Several examples in one row: the longest first, each into the fullest row that has room."
+    """Several examples in one row: the longest first, each into the fullest row that has room.
+
+    Args:
+        examples: input_ids and labels
+        length: tokens in a row at most
+
+    Returns:
+        input_ids, labels and position_ids, which restart with every example
+    """
     room, rows = [], []  # room: sorted (free tokens, row)
     for example in sorted(examples, key=lambda e: -len(e["input_ids"])):
         size = len(example["input_ids"])
@@ -306,7 +361,17 @@ def pack(
 # %% ../nbs/13_data.ipynb #e063c664
 @dataclass
 class DataReport:
-    "What became of a source's rows: how many were kept, held out or dropped, and why."
+    """What became of a source's rows: how many were kept, held out or dropped, and why.
+
+    Attributes:
+        read: rows that the source holds
+        kept: rows, conversations or examples that the last step passed on
+        held_out: conversations that evaluation got
+        dropped: reason -> number
+        first: reason -> the first row that was dropped for it
+        unused: column -> rows that have a value nobody reads
+        notes: sentences on how the source was read
+    """
     read: int = 0  # rows that the source holds
     kept: int = 0  # rows, conversations or examples that the last step passed on
     held_out: int = 0  # conversations that evaluation got
@@ -321,7 +386,13 @@ class DataReport:
         count: int = 1,  # how many more
         row: int = 0,  # the first of them, where it has a number
     ) -> None:
-        "Count what was left out."
+        """Count what was left out.
+
+        Args:
+            reason: "duplicate", "too long", ...
+            count: how many more
+            row: the first of them, where it has a number
+        """
         if count:
             self.dropped[reason] = self.dropped.get(reason, 0) + count
             if row:
@@ -332,7 +403,12 @@ class DataReport:
         other: "DataReport",  # of a second source
         what: str,  # its rows: "held-out row"
     ) -> None:
-        "Count what another source lost, and say what it said."
+        """Count what another source lost, and say what it said.
+
+        Args:
+            other: of a second source
+            what: its rows: "held-out row"
+        """
         for reason, count in other.dropped.items():
             self.drop(f"{what} {reason}", count, other.first.get(reason, 0))
         self.notes += other.notes
@@ -356,7 +432,16 @@ def watched(
     total: int | None = None,  # how many there are, where that is known
     patience: float = 2.0,  # seconds without a word
 ) -> Iterator:  # the items
-    "Count the items on stderr: a bar on a terminal, a line every ten seconds elsewhere."
+    """Count the items on stderr: a bar on a terminal, a line every ten seconds elsewhere.
+
+    Args:
+        what: what is done with them: "reading"
+        total: how many there are, where that is known
+        patience: seconds without a word
+
+    Returns:
+        the items
+    """
     stream = sys.stderr
     if stream is None:  # a program without a console
         yield from items
@@ -617,7 +702,17 @@ def read_rows(
     split: str = "train",  # on the hub: which part
     revision: str | None = None,  # on the hub: branch, tag or commit
 ) -> list[dict]:  # each row once, numbered as in the source
-    "The rows of a source without duplicates and without text that was not UTF-8."
+    """The rows of a source without duplicates and without text that was not UTF-8.
+
+    Args:
+        source: a .json, .jsonl, .csv, .tsv or .parquet file, .gz or not, or a name on the hub
+        report: counts what is read and dropped
+        split: on the hub: which part
+        revision: on the hub: branch, tag or commit
+
+    Returns:
+        each row once, numbered as in the source
+    """
     report = DataReport() if report is None else report
     seen, kept = set(), []
     for index, row in enumerate(_rows(source, split, revision, report)):
@@ -793,7 +888,14 @@ def oasst_conversations(
     rows: list[dict],  # message_id, parent_id, role, text_ja or text; rank when there
     report: DataReport | None = None,
 ) -> list[list[dict]]:  # one conversation for each root message
-    "The best-ranked reply at each level of every message tree, as Guanaco was trained."
+    """The best-ranked reply at each level of every message tree, as Guanaco was trained.
+
+    Args:
+        rows: message_id, parent_id, role, text_ja or text; rank when there
+
+    Returns:
+        one conversation for each root message
+    """
     report = DataReport() if report is None else report
     nodes, children, faults = {}, {}, {}
     for row in rows:
@@ -903,7 +1005,14 @@ def conversations(
     rows: list[dict],  # as `read_rows` gives them
     report: DataReport | None = None,
 ) -> list[list[dict]]:  # conversations: lists of {"role": ..., "content": ...}
-    "Dialogues from rows in any of the usual columns; what has no answer is dropped and counted."
+    """Dialogues from rows in any of the usual columns; what has no answer is dropped and counted.
+
+    Args:
+        rows: as `read_rows` gives them
+
+    Returns:
+        conversations: lists of {"role": ..., "content": ...}
+    """
     report = DataReport(read=len(rows)) if report is None else report
     readings, uses, kept, seen, trees, nested, strange = {}, Counter(), [], set(), [], [], set()
 
@@ -946,7 +1055,11 @@ def conversations(
 
 # %% ../nbs/13_data.ipynb #a1f0c2d3
 class Examples(Sequence):
-    "Examples in two arrays of int32; each becomes lists when it is asked for."
+    """Examples in two arrays of int32; each becomes lists when it is asked for.
+
+    Args:
+        examples: of `encode`
+    """
 
     def __init__(
         self,
@@ -960,7 +1073,11 @@ class Examples(Sequence):
         self,
         example: dict,  # input_ids and labels
     ) -> None:
-        "Add one at the end."
+        """Add one at the end.
+
+        Args:
+            example: input_ids and labels
+        """
         self.ids.extend(example["input_ids"])
         self.labels.extend(example["labels"])
         self.ends.append(len(self.ids))
@@ -984,7 +1101,14 @@ def encode_all(
     train_on_prompt: bool = False,
     report: DataReport | None = None,
 ) -> Examples:  # as `encode` gives them
-    "All dialogues that fit into `max_length` tokens, as examples to train on."
+    """All dialogues that fit into `max_length` tokens, as examples to train on.
+
+    Args:
+        max_length: tokens; a longer example is dropped, with None not one
+
+    Returns:
+        as `encode` gives them
+    """
     report = DataReport(read=len(conversations)) if report is None else report
     form, kept, steps = _fitted(format, tokenizer), Examples(), range(0, len(conversations), 1000)
     parts = (_encoded(conversations[start:start + 1000], tokenizer, form, train_on_prompt)
@@ -1005,7 +1129,14 @@ def split(
     held_out: float,  # a share below 1, or a number of conversations
     seed: int,
 ) -> tuple[list, list]:  # (training, held-out)
-    "Divide conversations by their first question, so that no question stands on both sides."
+    """Divide conversations by their first question, so that no question stands on both sides.
+
+    Args:
+        held_out: a share below 1, or a number of conversations
+
+    Returns:
+        (training, held-out)
+    """
     if not 0 <= held_out < math.inf:
         raise InputError(f"a held-out part of {held_out} cannot be taken; give a share or a number")
     wanted = round(held_out * len(conversations)) if held_out < 1 else int(held_out)

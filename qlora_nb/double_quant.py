@@ -19,14 +19,26 @@ def bits_per_parameter(
     block_size: int = 64,  # elements that share one absmax
     second_block_size: int | None = 256,  # absmax values that share a second one; None: float32
 ) -> float:  # bits, of a tensor so large that its tail and the offset do not count
-    "What one 4-bit parameter costs with its share of the scales."
+    """What one 4-bit parameter costs with its share of the scales.
+
+    Args:
+        block_size: elements that share one absmax
+        second_block_size: absmax values that share a second one; None: float32
+
+    Returns:
+        bits, of a tensor so large that its tail and the offset do not count
+    """
     if second_block_size is None:
         return 4 + 32 / block_size
     return 4 + 8 / block_size + 32 / (block_size * second_block_size)
 
 # %% ../nbs/04_double_quant.ipynb #fc467b56
 def dynamic_map() -> torch.Tensor:  # float32, shape (256,), on the CPU, rising from -0.99 to 1
-    "The 8-bit dynamic map of bitsandbytes (signed; arXiv 1511.04561, arXiv 2110.02861)."
+    """The 8-bit dynamic map of bitsandbytes (signed; arXiv 1511.04561, arXiv 2110.02861).
+
+    Returns:
+        float32, shape (256,), on the CPU, rising from -0.99 to 1
+    """
     values = [torch.tensor([0.0, 1.0])]
     for bits in range(7):  # more bits for the fraction leave fewer for the exponent
         edges = torch.linspace(0.1, 1, 2**bits + 1, dtype=torch.float32, device="cpu")
@@ -46,7 +58,14 @@ def _cells() -> torch.Tensor:
 def encode_dynamic(
     scaled: torch.Tensor,  # float32, any shape, from -1 to 1; NaN (a block of zeros) reads as -1
 ) -> torch.Tensor:  # uint8 codes of the dynamic map, the shape of `scaled`
-    "The code that bitsandbytes' table on the CPU gives: of the nearest value, or one beside it."
+    """The code that bitsandbytes' table on the CPU gives: of the nearest value, or one beside it.
+
+    Args:
+        scaled: float32, any shape, from -1 to 1; NaN (a block of zeros) reads as -1
+
+    Returns:
+        uint8 codes of the dynamic map, the shape of `scaled`
+    """
     cell = ((scaled.nan_to_num(-1.0).clamp(-1, 1) + 1) * 0.5 * 65535 + 0.5).to(torch.int32)
     return _cells().to(scaled.device)[cell]
 
@@ -56,7 +75,15 @@ def quantize_absmax(
     absmax: torch.Tensor,  # float32, 1-D, finite
     block_size: int = 256,  # absmax values that share one second-level absmax: 1, 2, 4, ...
 ) -> QuantizedTensor:  # 8-bit codes of the dynamic map, with the mean as offset
-    "Quantize the scales of a tensor, by bitsandbytes' rules on the CPU."
+    """Quantize the scales of a tensor, by bitsandbytes' rules on the CPU.
+
+    Args:
+        absmax: float32, 1-D, finite
+        block_size: absmax values that share one second-level absmax: 1, 2, 4, ...
+
+    Returns:
+        8-bit codes of the dynamic map, with the mean as offset
+    """
     block_size = check_block_size(block_size)
     offset, n = _mean(absmax), len(absmax)
     rows = torch.nn.functional.pad(absmax - offset, (0, -n % block_size)).view(-1, block_size)
@@ -77,7 +104,15 @@ def double_quantize(
     q: QuantizedTensor,  # with its absmax in float32
     block_size: int = 256,  # absmax values that share one second-level absmax: 1, 2, 4, ...
 ) -> QuantizedTensor:  # the same codes; the absmax in 8 bits
-    "Quantize the scales of a quantized tensor; raises `InputError` if they are already."
+    """Quantize the scales of a quantized tensor; raises `InputError` if they are already.
+
+    Args:
+        q: with its absmax in float32
+        block_size: absmax values that share one second-level absmax: 1, 2, 4, ...
+
+    Returns:
+        the same codes; the absmax in 8 bits
+    """
     if isinstance(q.absmax, QuantizedTensor):
         raise InputError(f"the absmax of {q} is quantized already; expected "
                          "float32: use it as it is")

@@ -80,7 +80,11 @@ def held_bytes(
     model,
     trained: bool,  # True: parameters that train; False: the others, and buffers
 ) -> int:
-    "Bytes that parameters hold, with the constants of quantized ones."
+    """Bytes that parameters hold, with the constants of quantized ones.
+
+    Args:
+        trained: True: parameters that train; False: the others, and buffers
+    """
     def size(p):
         state = getattr(p, "quant_state", None)
         constants = state.as_dict(packed=True).values() if state is not None else []
@@ -93,7 +97,14 @@ def held_bytes(
 def linear_names(
     model,  # a transformers model, quantized or not
 ) -> dict[str, int]:  # last part of a linear layer's name -> the smaller of its sides
-    "The linear layers that an adapter can go on: all but the output head."
+    """The linear layers that an adapter can go on: all but the output head.
+
+    Args:
+        model: a transformers model, quantized or not
+
+    Returns:
+        last part of a linear layer's name -> the smaller of its sides
+    """
     return {name.rpartition(".")[2]: min(layer.in_features, layer.out_features)
             for name, layer in linear_layers(model).items()}
 
@@ -107,7 +118,16 @@ def add_lora(
     seed: int = 0,  # decides lora_A; lora_B starts at zero
     backend: str = "bitsandbytes",  # with peft's layers, or reference: with ours
 ):  # -> PeftModel, or with our layers the same model
-    "A LoRA adapter on `model`; raises `InputError` for names or a rank that do not fit."
+    """A LoRA adapter on `model`; raises `InputError` for names or a rank that do not fit.
+
+    Args:
+        model: a transformers model, quantized or not
+        rank: r
+        alpha: the scaling is alpha / rank
+        target_modules: or names with commas
+        seed: decides lora_A; lora_B starts at zero
+        backend: with peft's layers, or reference: with ours
+    """
     known = linear_names(model)
     names = list(known) if target_modules == "all-linear" else target_modules.split(",")
     for name in names:
@@ -130,7 +150,14 @@ def add_lora(
 def parameter_counts(
     model,  # with an adapter
 ) -> dict:  # trained, frozen: numbers of parameters; share: trained / all
-    "How many parameters train; four-bit weights count as what they stand for, not as bytes."
+    """How many parameters train; four-bit weights count as what they stand for, not as bytes.
+
+    Args:
+        model: with an adapter
+
+    Returns:
+        trained, frozen: numbers of parameters; share: trained / all
+    """
     def count(p):
         state = getattr(p, "quant_state", None)
         return state.shape.numel() if state is not None else p.numel()
@@ -152,7 +179,18 @@ def ask(
     progress=None,  # a `Progress` in answers
     **sampling,  # further arguments of `generate`, as temperature=0.7
 ) -> list[str]:  # the answers, without prompt and EOS
-    "Answer every prompt, greedily unless `sampling` says otherwise."
+    """Answer every prompt, greedily unless `sampling` says otherwise.
+
+    Args:
+        model: a causal language model
+        prompts: token ids of each prompt
+        max_new_tokens: per answer
+        progress: a `Progress` in answers
+        **sampling: further arguments of `generate`, as temperature=0.7
+
+    Returns:
+        the answers, without prompt and EOS
+    """
     model.eval()
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers = [""] * len(prompts)
@@ -182,7 +220,16 @@ def mean_loss(
     collator,  # of `qlora_nb.data.Collator`
     batch_size: int = 32,
 ) -> float:  # nats per graded token
-    "The loss over all graded tokens of `examples`, each token with equal weight."
+    """The loss over all graded tokens of `examples`, each token with equal weight.
+
+    Args:
+        model: a causal language model
+        examples: of `qlora_nb.data.encode`
+        collator: of `qlora_nb.data.Collator`
+
+    Returns:
+        nats per graded token
+    """
     model.eval()
     total, graded = 0.0, 0
     for start in range(0, len(examples), batch_size):
@@ -195,7 +242,13 @@ def mean_loss(
 # %% ../nbs/15_finetune.ipynb #bc701067
 @dataclass
 class Exam:
-    "Held-out questions in every form that the measures need, one entry each per question."
+    """Held-out questions in every form that the measures need, one entry each per question.
+
+    Attributes:
+        expected: the reference answers
+        prompts: token ids up to where the answer begins
+        examples: prompt and graded answer, for the loss
+    """
 
     questions: list[str]
     expected: list[str]  # the reference answers
@@ -209,7 +262,13 @@ def make_exam(
     max_length: int,  # tokens; a longer question is left out and counted
     report: DataReport | None = None,
 ) -> Exam:
-    "Turn held-out conversations into an `Exam`; raises `InputError` when no question is left."
+    """Turn held-out conversations into an `Exam`; raises `InputError` when no question is left.
+
+    Args:
+        held_out: conversations that end with the reference answer
+        form: a `qlora_nb.data.PromptFormat`
+        max_length: tokens; a longer question is left out and counted
+    """
     report = DataReport(read=len(held_out)) if report is None else report
     pairs = zip(held_out, encode_all(held_out, tokenizer, form, None))
     kept = [(c, example) for c, example in pairs if len(example["input_ids"]) <= max_length]
@@ -233,7 +292,15 @@ def evaluate(
     batch_size: int = 64,
     progress=None,  # a `Progress` in answers
 ) -> dict:  # loss: nats per token; exact_match: share of right answers; answers: all of them
-    "Loss and exact match of `model` on held-out questions."
+    """Loss and exact match of `model` on held-out questions.
+
+    Args:
+        max_new_tokens: per answer
+        progress: a `Progress` in answers
+
+    Returns:
+        loss: nats per token; exact_match: share of right answers; answers: all of them
+    """
     answers = ask(model, tokenizer, exam.prompts, max_new_tokens, batch_size, progress)
     right = sum(a == e for a, e in zip(answers, exam.expected))
     loss = mean_loss(model, exam.examples, Collator(tokenizer, packing=True), batch_size)
@@ -242,7 +309,14 @@ def evaluate(
 # %% ../nbs/15_finetune.ipynb #66d581ba
 @dataclass
 class TrainingData:
-    "What a run trains on and is measured by."
+    """What a run trains on and is measured by.
+
+    Attributes:
+        form: the `qlora_nb.data.PromptFormat` around every question
+        train: encoded
+        exams: by name; the first one is the one that counts
+        report: what was read, dropped and why
+    """
 
     form: object  # the `qlora_nb.data.PromptFormat` around every question
     train: list[dict]  # encoded
@@ -254,7 +328,12 @@ def pick_sequence_length(
     wanted: int | None,  # tokens; None: 1024 or the context
     context: int,  # the model's max_position_embeddings
 ) -> int:
-    "The longest row to train on; raises `InputError` beyond the model's context."
+    """The longest row to train on; raises `InputError` beyond the model's context.
+
+    Args:
+        wanted: tokens; None: 1024 or the context
+        context: the model's max_position_embeddings
+    """
     if wanted is not None and wanted > context:
         raise InputError(f"--sequence-length {wanted} is more than the {context} tokens of the "
                          f"model's context; give at most {context}")
@@ -265,7 +344,14 @@ def read_conversations(
     source,  # a file, or a data set's name on the hub
     report: DataReport | None = None,
 ) -> list:  # of `qlora_nb.data.conversations`
-    "The conversations in `source`; an `InputError` about a row names the source as well."
+    """The conversations in `source`; an `InputError` about a row names the source as well.
+
+    Args:
+        source: a file, or a data set's name on the hub
+
+    Returns:
+        of `qlora_nb.data.conversations`
+    """
     rows = read_rows(source, report)
     try:
         return conversations(rows, report)
@@ -278,7 +364,12 @@ def load_data(
     tokenizer,
     length: int,  # tokens; longer rows are dropped and counted
 ) -> TrainingData:
-    "Read, split and encode the data that `options` names."
+    """Read, split and encode the data that `options` names.
+
+    Args:
+        options: resolved
+        length: tokens; longer rows are dropped and counted
+    """
     report = DataReport()
     form = (choose_format(options.model, tokenizer) if options.prompt_format == "auto"
             else FORMATS[options.prompt_format])
@@ -319,7 +410,17 @@ def graded_loss(
     head,  # the output layer
     count=None,  # what the sum is divided by; None: the number of graded tokens
 ) -> torch.Tensor:  # a scalar: nats per token
-    "The next-token loss as transformers computes it, from logits of graded tokens alone."
+    """The next-token loss as transformers computes it, from logits of graded tokens alone.
+
+    Args:
+        hidden: (batch, tokens, hidden_size): what the output head reads
+        labels: int64, (batch, tokens); IGNORED where nothing is graded
+        head: the output layer
+        count: what the sum is divided by; None: the number of graded tokens
+
+    Returns:
+        a scalar: nats per token
+    """
     graded = labels[:, 1:] != IGNORED
     states, targets = hidden[:, :-1][graded], labels[:, 1:][graded]
 
@@ -337,7 +438,11 @@ def graded_loss(
 def spare_logits(
     model,  # a causal language model, under peft or not, changed in place
 ):  # -> the same model; what it answers without labels stays as it was
-    "Given labels, the model answers with the `graded_loss` and makes no other logits."
+    """Given labels, the model answers with the `graded_loss` and makes no other logits.
+
+    Args:
+        model: a causal language model, under peft or not, changed in place
+    """
     causal = model.get_base_model() if isinstance(model, PeftModel) else model
     whole = type(causal).forward
 
@@ -356,7 +461,11 @@ def spare_logits(
 def peak_memory(
     device: torch.device,
 ) -> int | None:  # bytes; None where the system does not tell
-    "The most memory that was allocated on a GPU, or resident in this process on a CPU."
+    """The most memory that was allocated on a GPU, or resident in this process on a CPU.
+
+    Returns:
+        bytes; None where the system does not tell
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
@@ -453,7 +562,14 @@ def check_whole(
 def checkpoints(
     folder,  # where a `WholeTrainer` saves
 ) -> list[Path]:  # oldest first
-    "The checkpoints of an interrupted run."
+    """The checkpoints of an interrupted run.
+
+    Args:
+        folder: where a `WholeTrainer` saves
+
+    Returns:
+        oldest first
+    """
     found = [path for path in Path(folder).glob("checkpoint-*")
              if path.name.removeprefix("checkpoint-").isdecimal()]
     return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
@@ -486,7 +602,13 @@ class StepClock(TrainerCallback):
         self.steps += 1
 
 class Progress:
-    "A bar where one can be drawn, and elsewhere a line now and then."
+    """A bar where one can be drawn, and elsewhere a line now and then.
+
+    Args:
+        what: as in "training"
+        done: before this process
+        every: seconds between two lines at least
+    """
 
     def __init__(
         self,
@@ -565,7 +687,11 @@ class LossBar(TrainerCallback):
 def check_reporter(
     name: str | None,  # as `--report-to` has it
 ) -> None:
-    "Raise `InputError` for a reporter whose package is not installed."
+    """Raise `InputError` for a reporter whose package is not installed.
+
+    Args:
+        name: as `--report-to` has it
+    """
     if name and name not in get_available_reporting_integrations():
         raise InputError(f"--report-to {name} needs a package that is not installed; install it, "
                          f"as with pip install {name}, or leave the option out")
@@ -576,7 +702,13 @@ def training_arguments(
     device: torch.device,
     dtype: torch.dtype,  # of the arithmetic
 ) -> TrainingArguments:
-    "The options in transformers' words."
+    """The options in transformers' words.
+
+    Args:
+        options: resolved
+        folder: for checkpoints
+        dtype: of the arithmetic
+    """
     paged = "paged_adamw_32bit" if device.type == "cuda" else "adamw_torch"
     return TrainingArguments(
         output_dir=str(folder), seed=options.seed, use_cpu=device.type == "cpu",
@@ -603,7 +735,11 @@ def make_trainer(
     data: TrainingData,
     arguments: TrainingArguments,
 ) -> WholeTrainer:
-    "A trainer with our collator and progress bar."
+    """A trainer with our collator and progress bar.
+
+    Args:
+        model: what requires a gradient is trained
+    """
     clock = StepClock()
     bar = LossBar(clock)
     trainer = WholeTrainer(
@@ -618,7 +754,12 @@ def make_trainer(
 # %% ../nbs/15_finetune.ipynb #6b8a33d7
 @dataclass
 class RunFolder:
-    "Where a run works and where its result appears."
+    """Where a run works and where its result appears.
+
+    Attributes:
+        output: appears when the run is finished
+        work: exists until then: options, first evaluation, checkpoints
+    """
 
     output: Path  # appears when the run is finished
     work: Path  # exists until then: options, first evaluation, checkpoints
@@ -639,7 +780,11 @@ def _stored(path: Path) -> dict | None:
 def run_folder(
     output,  # the name of the folder, as given
 ) -> RunFolder:
-    "The folders of a run; raises `InputError` for a name that no folder can have."
+    """The folders of a run; raises `InputError` for a name that no folder can have.
+
+    Args:
+        output: the name of the folder, as given
+    """
     path = Path(output)
     if os.path.islink(path) or path.name in ("", ".."):  # "." has no name, and a link stays a link
         path = Path(os.path.realpath(path))
@@ -665,7 +810,14 @@ def run_folder(
 def free_name(
     base: Path,  # as in runs/micro
 ) -> Path:  # base, base-2, base-3, ...: the first that no run has taken
-    "An output folder for a run that was given none."
+    """An output folder for a run that was given none.
+
+    Args:
+        base: as in runs/micro
+
+    Returns:
+        base, base-2, base-3, ...: the first that no run has taken
+    """
     for number in range(1, 10_000):
         path = base if number == 1 else base.with_name(f"{base.name}-{number}")
         if not path.exists() and not run_folder(path).work.exists():
@@ -675,7 +827,14 @@ def free_name(
 def last_interrupted(
     folder: Path,  # as in runs
 ) -> Path:  # where the run's result would appear
-    "The output folder that `--resume` means when it is given none: of the run that saved last."
+    """The output folder that `--resume` means when it is given none: of the run that saved last.
+
+    Args:
+        folder: as in runs
+
+    Returns:
+        where the run's result would appear
+    """
     begun = [path.parent for path in folder.glob("*.partial/options.json")
              if not _busy(path.parent)]
     if not begun:
@@ -687,7 +846,11 @@ def last_interrupted(
 def find_run(
     options: FinetuneOptions,  # as given
 ) -> RunFolder:
-    "The folders that a run is to have; nothing is written or promised yet."
+    """The folders that a run is to have; nothing is written or promised yet.
+
+    Args:
+        options: as given
+    """
     base = Path("runs") / Path(os.path.abspath(options.model)).name
     if options.output is not None:
         return run_folder(options.output)
@@ -700,7 +863,12 @@ def claim(
     options: FinetuneOptions,  # as given
     given=None,  # names of options, as `continued` takes them
 ):  # yields the `RunFolder` and its options, resolved
-    "Hold a run's folders for this process alone; what nothing was written into goes again."
+    """Hold a run's folders for this process alone; what nothing was written into goes again.
+
+    Args:
+        options: as given
+        given: names of options, as `continued` takes them
+    """
     run = find_run(options)
     while (held := _lock(run.work)) is None:
         if options.output is not None or options.resume or options.overwrite:
@@ -821,7 +989,13 @@ def begin(
     options: FinetuneOptions,  # of it
     needed: int = 0,  # bytes that the run will write
 ) -> None:
-    "Make sure that there is room, and let a new run take the place of an interrupted one."
+    """Make sure that there is room, and let a new run take the place of an interrupted one.
+
+    Args:
+        run: claimed
+        options: of it
+        needed: bytes that the run will write
+    """
     free = shutil.disk_usage(run.work).free
     if free < needed:
         raise InputError(f"{run.work.parent} has {free / 1e6:.0f} MB free and the run needs "
@@ -848,7 +1022,13 @@ def recipe_of(
     device: torch.device,
     dtype: torch.dtype,  # of the arithmetic
 ) -> Recipe:
-    "What the memory ledger has to know of a run."
+    """What the memory ledger has to know of a run.
+
+    Args:
+        options: resolved
+        rows: encoded, to train on
+        dtype: of the arithmetic
+    """
     names, cuda = options.target_modules, device.type == "cuda"
     return Recipe(
         quantization=options.quantization, double_quantization=options.double_quantization,
@@ -869,7 +1049,11 @@ def recomputes(options: FinetuneOptions, device: torch.device) -> bool:
 def free_bytes(
     device: torch.device,  # a GPU
 ) -> int:
-    "What a run may take, counted as the ledger does: CUDA's context is a part of it."
+    """What a run may take, counted as the ledger does: CUDA's context is a part of it.
+
+    Args:
+        device: a GPU
+    """
     gc.collect()
     free, total = torch.cuda.mem_get_info(device)
     index = torch.cuda.current_device() if device.index is None else device.index
@@ -880,7 +1064,14 @@ def free_bytes(
 def known_shape(
     folder,  # with a config.json
 ) -> Shape | None:  # None: the ledger cannot count this model
-    "The shape that time and memory are predicted from."
+    """The shape that time and memory are predicted from.
+
+    Args:
+        folder: with a config.json
+
+    Returns:
+        None: the ledger cannot count this model
+    """
     try:
         return read_shape(str(folder))
     except InputError:
@@ -892,7 +1083,12 @@ def check_memory(
     recipe: Recipe,
     free: int,  # bytes
 ) -> None:
-    "Raise `InputError` with the ledger's advice for a run that does not fit into `free` bytes."
+    """Raise `InputError` with the ledger's advice for a run that does not fit into `free` bytes.
+
+    Args:
+        options: resolved
+        free: bytes
+    """
     step = options.batch_size * options.accumulation
     said = advice(shape, recipe, free, step) if shape else None
     if said:
@@ -905,7 +1101,11 @@ def operations(
     tokens: int,
     recompute: bool = False,  # checkpointing: forward twice
 ) -> int:
-    "Floating-point operations of training LoRA: four, or six, for each frozen weight and token."
+    """Floating-point operations of training LoRA: four, or six, for each frozen weight and token.
+
+    Args:
+        recompute: checkpointing: forward twice
+    """
     layer = sum(inputs * outputs for inputs, outputs in matrices_of(shape).values())
     weights = shape.layers * layer + shape.vocab * shape.hidden
     return (6 if recompute else 4) * weights * tokens
@@ -915,7 +1115,14 @@ def matmul_rate(
     dtype: torch.dtype = torch.float32,
     size: int = 1024,  # of the two square matrices
 ) -> float:  # floating-point operations a second
-    "What a processor reaches in a product of two matrices."
+    """What a processor reaches in a product of two matrices.
+
+    Args:
+        size: of the two square matrices
+
+    Returns:
+        floating-point operations a second
+    """
     a = torch.randn(size, size, device=device, dtype=dtype)
     wait = torch.cuda.synchronize if a.is_cuda else lambda: None
     seconds = []
@@ -934,7 +1141,11 @@ def check_time(
     options: FinetuneOptions,  # resolved
     shape: Shape | None,
 ) -> None:
-    "Raise `InputError` for a run that could take this processor more than a day, at full rows."
+    """Raise `InputError` for a run that could take this processor more than a day, at full rows.
+
+    Args:
+        options: resolved
+    """
     if shape is None:
         return
     step, steps = options.batch_size * options.accumulation, options.steps
@@ -960,7 +1171,12 @@ def enough_memory(
     options: FinetuneOptions,  # resolved
     setup: "Setup | None" = None,  # None: while it is made
 ):
-    "Turn a lack of memory into an `InputError` that says what to change and how to go on."
+    """Turn a lack of memory into an `InputError` that says what to change and how to go on.
+
+    Args:
+        options: resolved
+        setup: None: while it is made
+    """
     try:
         yield
     except Exception as error:
@@ -1006,7 +1222,11 @@ def prepare_training(
     options: FinetuneOptions,
     device: torch.device,
 ):  # -> the model with a fresh adapter
-    "Freeze the base, choose what is recomputed, and add LoRA."
+    """Freeze the base, choose what is recomputed, and add LoRA.
+
+    Args:
+        model: as `load_base` gives it
+    """
     recompute = recomputes(options, device)
     if options.quantization != "none" and options.backend == "reference":
         prepare_model(model, recompute)
@@ -1024,7 +1244,14 @@ def prepare_training(
 # %% ../nbs/15_finetune.ipynb #eb2921b2
 @dataclass
 class Setup:
-    "A run when everything is loaded and checked and nothing is trained yet."
+    """A run when everything is loaded and checked and nothing is trained yet.
+
+    Attributes:
+        model: with its adapter, peft's or ours
+        base: what the record says of the base model
+        dtype: of the arithmetic
+        shape: None: the ledger cannot count this model
+    """
 
     model: torch.nn.Module  # with its adapter, peft's or ours
     tokenizer: object
@@ -1039,7 +1266,12 @@ def set_up(
     options: FinetuneOptions,  # resolved
     full: bool = False,  # every weight trains and there is no adapter, for comparisons
 ) -> Setup:
-    "Load and check what `options` name; raises `InputError` for what cannot be used."
+    """Load and check what `options` name; raises `InputError` for what cannot be used.
+
+    Args:
+        options: resolved
+        full: every weight trains and there is no adapter, for comparisons
+    """
     if full and options.quantization != "none":
         raise InputError("quantized weights cannot be trained; set quantization to none")
     device = pick_device(options.device)
@@ -1078,7 +1310,14 @@ def finetune(
     options: FinetuneOptions,
     given=None,  # names of the options that were given; None: those that are not the default
 ) -> dict:  # the run record, as stored in run.json
-    "Fine-tune as `options` say; leaves adapter, loss curve and record in the output folder."
+    """Fine-tune as `options` say; leaves adapter, loss curve and record in the output folder.
+
+    Args:
+        given: names of the options that were given; None: those that are not the default
+
+    Returns:
+        the run record, as stored in run.json
+    """
     resolve(options)  # what cannot be meant is refused before anything is looked for
     check_reporter(options.report_to)
     if options.resume:
@@ -1124,7 +1363,12 @@ def train(
     options: FinetuneOptions,  # resolved
     folder,  # for checkpoints; training continues at the newest one in it
 ) -> WholeTrainer:
-    "Train the adapter of `setup`; returns the trainer with its history."
+    """Train the adapter of `setup`; returns the trainer with its history.
+
+    Args:
+        options: resolved
+        folder: for checkpoints; training continues at the newest one in it
+    """
     arguments = training_arguments(options, folder, setup.device, setup.dtype)
     trainer = make_trainer(setup.model, setup.data, arguments)
     last = checkpoints(folder)[-1:]
@@ -1238,7 +1482,12 @@ def loss_curve(
     history: list[dict],  # the Trainer's log
     path,  # the PNG to write
 ) -> None:
-    "Draw training and held-out loss over the steps."
+    """Draw training and held-out loss over the steps.
+
+    Args:
+        history: the Trainer's log
+        path: the PNG to write
+    """
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axes = figure.subplots()
     for key, colour, label, style in [("loss", "blue", "training", "-"),

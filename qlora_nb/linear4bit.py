@@ -21,7 +21,14 @@ from .double_quant import double_quantize
 def working_dtype(
     x: torch.Tensor,  # what is to be multiplied
 ) -> torch.dtype:  # that of `x`, or under autocast the one that autocast computes in
-    "The dtype in which torch would multiply `x` with a matrix."
+    """The dtype in which torch would multiply `x` with a matrix.
+
+    Args:
+        x: what is to be multiplied
+
+    Returns:
+        that of `x`, or under autocast the one that autocast computes in
+    """
     kind = x.device.type
     if kind != "meta" and x.dtype != torch.float64 and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
@@ -70,7 +77,11 @@ def _weight(q: QuantizedTensor, dtype: torch.dtype, compiled: bool | None) -> to
 
 # %% ../nbs/07_linear4bit.ipynb #d777a692
 class QuantizedWeight(torch.nn.Module):
-    "A module with a 4-bit matrix, whose parts move, save and load with it and are never rounded."
+    """A module with a 4-bit matrix, whose parts move, save and load with it and are never rounded.
+
+    Args:
+        quantized: a matrix in 4 bits
+    """
 
     def __init__(
         self,
@@ -99,7 +110,14 @@ class QuantizedWeight(torch.nn.Module):
         self,
         dtype: torch.dtype | None = None,  # float32, float16, bfloat16; None: that of the original
     ) -> torch.Tensor:  # (out, in)
-        "The matrix that the codes stand for."
+        """The matrix that the codes stand for.
+
+        Args:
+            dtype: float32, float16, bfloat16; None: that of the original
+
+        Returns:
+            (out, in)
+        """
         return self.quantized.dequantize(dtype)
 
     def _hold(self, q: QuantizedTensor) -> None:
@@ -174,7 +192,14 @@ def _loaded(parts: dict, name: str, shape) -> QuantizedTensor:
 
 # %% ../nbs/07_linear4bit.ipynb #adfcbafc
 class Linear4bit(QuantizedWeight):
-    "A frozen linear layer in 4 bits, as bitsandbytes' of the same name (QLoRA, equation 5)."
+    """A frozen linear layer in 4 bits, as bitsandbytes' of the same name (QLoRA, equation 5).
+
+    Args:
+        quantized: the weight, of shape (out_features, in_features), in 4 bits
+        bias: shape (out_features,); a Parameter is kept as it is
+        compute_dtype: of the product; None: that of the input
+        compiled: how to dequantize: see `dequantize`
+    """
 
     def __init__(
         self,
@@ -200,7 +225,15 @@ class Linear4bit(QuantizedWeight):
         double_quantization: bool = True,  # keep the absmax in 8 bits
         compute_dtype: torch.dtype | None = None,  # of the product; None: that of the input
     ) -> "Linear4bit":
-        "Quantize a linear layer; raises `InputError` for what is none, or is quantized already."
+        """Quantize a linear layer; raises `InputError` for what is none, or is quantized already.
+
+        Args:
+            linear: stays as it is; the memory of its bias is shared
+            codebook: a name of `codebook`, or 16 values in float32
+            block_size: weights that share one absmax
+            double_quantization: keep the absmax in 8 bits
+            compute_dtype: of the product; None: that of the input
+        """
         _check_linear(linear)
         q = quantize(linear.weight, codebook, block_size)
         q = double_quantize(q) if double_quantization else q
@@ -213,7 +246,14 @@ class Linear4bit(QuantizedWeight):
         self,
         x: torch.Tensor,  # float, (..., in_features)
     ) -> torch.Tensor:  # (..., out_features), of the dtype of `x`
-        "x Wᵀ + b, computed in the compute dtype; raises `InputError` for what is no float."
+        """x Wᵀ + b, computed in the compute dtype; raises `InputError` for what is no float.
+
+        Args:
+            x: float, (..., in_features)
+
+        Returns:
+            (..., out_features), of the dtype of `x`
+        """
         if x.dtype not in (*FLOATS, torch.float64):
             raise InputError(f"the input is {x.dtype}; expected float32, float16, bfloat16 or "
                              "float64: convert it first")

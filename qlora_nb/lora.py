@@ -21,7 +21,11 @@ def lora_parameters(
     out_features: int,
     rank: int,  # r
 ) -> int:
-    "How many numbers LoRA trains beside one linear layer."
+    """How many numbers LoRA trains beside one linear layer.
+
+    Args:
+        rank: r
+    """
     return rank * (in_features + out_features)
 
 # %% ../nbs/05_lora.ipynb #2e8177b4
@@ -30,12 +34,25 @@ def scaling(
     rank: int,  # r
     rank_stabilized: bool = False,  # divide by √r instead of r
 ) -> float:
-    "The factor on the update: α/r (arXiv 2106.09685), or α/√r (arXiv 2312.03732)."
+    """The factor on the update: α/r (arXiv 2106.09685), or α/√r (arXiv 2312.03732).
+
+    Args:
+        alpha: α, chosen once
+        rank: r
+        rank_stabilized: divide by √r instead of r
+    """
     return alpha / (math.sqrt(rank) if rank_stabilized else rank)
 
 # %% ../nbs/05_lora.ipynb #98332470
 class LowRankUpdate(nn.Module):
-    "The trained part of LoRA, with peft's names: x -> scaling · lora_B(lora_A(dropout(x)))."
+    """The trained part of LoRA, with peft's names: x -> scaling · lora_B(lora_A(dropout(x))).
+
+    Args:
+        rank: r
+        alpha: the update is multiplied by alpha / rank
+        dropout: share of the input that is zeroed in training
+        rank_stabilized: multiply by alpha / sqrt(rank) instead
+    """
 
     def __init__(
         self,
@@ -76,14 +93,27 @@ class LowRankUpdate(nn.Module):
 def float_weight(
     layer: nn.Module,
 ) -> torch.Tensor | None:  # None where the layer keeps its weight in another form
-    "The weight of a linear layer that keeps it in a float dtype."
+    """The weight of a linear layer that keeps it in a float dtype.
+
+    Returns:
+        None where the layer keeps its weight in another form
+    """
     weight = getattr(layer, "weight", None)
     is_float = isinstance(weight, torch.Tensor) and weight.is_floating_point()
     return weight if is_float else None
 
 # %% ../nbs/05_lora.ipynb #f24be5a1
 class LoRALinear(LowRankUpdate):
-    "A frozen linear layer with a trained update of low rank (arXiv 2106.09685)."
+    """A frozen linear layer with a trained update of low rank (arXiv 2106.09685).
+
+    Args:
+        base_layer: has in_features and out_features; frozen here
+        rank: r, from 1 to the smaller side
+        alpha: the update is multiplied by alpha / rank
+        dropout: share of the update's input that is zeroed in training, below 1
+        rank_stabilized: multiply by alpha / sqrt(rank) instead
+        dtype: of lora_A and lora_B
+    """
 
     def __init__(
         self,
@@ -169,7 +199,11 @@ def check_fit(
     alpha: float,
     dropout: float,
 ) -> None:
-    "Raise `InputError` where LoRA cannot go on `base_layer`, or with these numbers has no use."
+    """Raise `InputError` where LoRA cannot go on `base_layer`, or with these numbers has no use.
+
+    Args:
+        rank: r
+    """
     sides = [getattr(base_layer, side, None) for side in ("in_features", "out_features")]
     if None in sides or isinstance(base_layer, LoRALinear):
         raise InputError(f"LoRA cannot go on a {type(base_layer).__name__}; expected a linear "
@@ -188,7 +222,11 @@ def check_fit(
 def merge(
     layer: LoRALinear,  # with a float base layer, not merged; its base layer's weight changes
 ) -> None:
-    "Add the update to the base layer's weight; raises `InputError` where that cannot be done."
+    """Add the update to the base layer's weight; raises `InputError` where that cannot be done.
+
+    Args:
+        layer: with a float base layer, not merged; its base layer's weight changes
+    """
     if layer.merged:
         raise InputError("this layer is merged already; call unmerge() first")
     weight = float_weight(layer.base_layer)
@@ -203,7 +241,11 @@ def merge(
 def unmerge(
     layer: LoRALinear,  # merged
 ) -> None:
-    "Put the base layer's own weight back, to the bit; raises `InputError` if it is there already."
+    """Put the base layer's own weight back, to the bit; raises `InputError` if it is there already.
+
+    Args:
+        layer: merged
+    """
     if not layer.merged:
         raise InputError("this layer is not merged; call merge() before unmerge()")
     layer.base_layer.weight.data, layer._kept = layer._kept, None
@@ -213,7 +255,15 @@ def best_rank(
     delta: torch.Tensor,  # float, (out, in)
     rank: int,  # r
 ) -> torch.Tensor:  # (out, in), of rank r at most
-    "The matrix of rank r nearest to `delta` (Eckart and Young, 1936): a truncated SVD."
+    """The matrix of rank r nearest to `delta` (Eckart and Young, 1936): a truncated SVD.
+
+    Args:
+        delta: float, (out, in)
+        rank: r
+
+    Returns:
+        (out, in), of rank r at most
+    """
     U, S, V = torch.linalg.svd(delta, full_matrices=False)
     return U[:, :rank] * S[:rank] @ V[:rank]
 
@@ -221,7 +271,14 @@ def best_rank(
 def reach(
     delta: torch.Tensor,  # float, (out, in), not all zero
 ) -> torch.Tensor:  # float, 1-D, rising to 1: entry r - 1 belongs to rank r
-    "The share of the squared norm of `delta` that its best approximation of each rank keeps."
+    """The share of the squared norm of `delta` that its best approximation of each rank keeps.
+
+    Args:
+        delta: float, (out, in), not all zero
+
+    Returns:
+        float, 1-D, rising to 1: entry r - 1 belongs to rank r
+    """
     energy = torch.linalg.svdvals(delta).square()
     if not energy.sum() > 0:
         raise InputError("the update is zero or not finite; there is nothing to approximate")

@@ -28,7 +28,18 @@ def quantized_bytes(
     double_quantization: bool = True,  # of nf4 and fp4
     plain: int = 2,  # bytes of an element that is not quantized
 ) -> tuple[int, int]:  # bytes of the codes, bytes of the constants
-    "What bitsandbytes holds for one matrix, tails and codebooks included."
+    """What bitsandbytes holds for one matrix, tails and codebooks included.
+
+    Args:
+        elements: of one matrix
+        rows: its outputs
+        quantization: nf4, fp4, int8 or none
+        double_quantization: of nf4 and fp4
+        plain: bytes of an element that is not quantized
+
+    Returns:
+        bytes of the codes, bytes of the constants
+    """
     if quantization == "none":
         return plain * elements, 0
     if quantization == "int8":
@@ -42,7 +53,17 @@ def quantized_bytes(
 # %% ../nbs/09_memory.ipynb #b2025a12
 @dataclass(frozen=True)
 class Shape:
-    "What of a model's configuration decides how many bytes it needs."
+    """What of a model's configuration decides how many bytes it needs.
+
+    Attributes:
+        hidden: width of the residual stream
+        intermediate: width inside the feed-forward part; None: 4 x hidden
+        context: longest sequence in tokens
+        tied: the head is the embedding
+        parallel: attention and feed-forward part read the same input
+        rotary: share of a head's width that is rotated
+        groups: heads of keys and values, of llama alone; None: as many as heads
+    """
 
     layers: int
     hidden: int  # width of the residual stream
@@ -78,7 +99,11 @@ def check_size(
     value,
     low: int = 1,  # the least that is allowed
 ) -> None:
-    "Raise `InputError` for what is not a whole number of at least `low`."
+    """Raise `InputError` for what is not a whole number of at least `low`.
+
+    Args:
+        low: the least that is allowed
+    """
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         raise InputError(f"{name} is {value!r}; it must be a whole number of at least {low}")
 
@@ -86,7 +111,11 @@ def check_size(
 def linear_layers(
     shape: Shape,
 ) -> dict[str, tuple[int, int]]:  # name -> (inputs, outputs), in the order of the computation
-    "The matrices of one layer: those that are quantized and can carry an adapter."
+    """The matrices of one layer: those that are quantized and can carry an adapter.
+
+    Returns:
+        name -> (inputs, outputs), in the order of the computation
+    """
     h, i = shape.hidden, shape.intermediate
     if shape.family == "llama":
         kv = (h, h // shape.heads * shape.groups)
@@ -127,7 +156,12 @@ def shape_of(
     config: dict,  # the content of a config.json
     source: str = "the configuration",  # how an error names it
 ) -> Shape:
-    "The shape that a configuration describes; raises `InputError` for what it lacks."
+    """The shape that a configuration describes; raises `InputError` for what it lacks.
+
+    Args:
+        config: the content of a config.json
+        source: how an error names it
+    """
     family = config.get("model_type")
     if family not in ("gpt_neox", "gpt_neox_japanese", "llama"):
         raise InputError(f"{source} describes a {family!r} model; "
@@ -166,7 +200,11 @@ def _rotary(config: dict, source: str) -> float:
 def read_shape(
     model: str,  # a key of `MODELS`, or a folder with a config.json
 ) -> Shape:
-    "The shape of a model without its weights; raises `InputError` for one that is not known."
+    """The shape of a model without its weights; raises `InputError` for one that is not known.
+
+    Args:
+        model: a key of `MODELS`, or a folder with a config.json
+    """
     if model in MODELS:
         return MODELS[model]
     path = Path(model).expanduser()
@@ -194,7 +232,24 @@ _CHOICES = {
 
 @dataclass(frozen=True)
 class Recipe:
-    "What of a fine-tune decides how many bytes it needs."
+    """What of a fine-tune decides how many bytes it needs.
+
+    Attributes:
+        quantization: nf4, fp4, int8 or none
+        compute: bytes of the arithmetic's numbers: 2 (16 bits, by autocast) or 4
+        rank: of LoRA; 0: every weight trains
+        targets: names of `linear_layers`; (): all of them
+        dropout: in front of the adapter
+        batch: sequences in one forward pass
+        sequence: tokens
+        padding: sequences of unequal length, so that attention needs a mask
+        checkpointing: recompute each layer in the backward pass
+        reentrant: by torch's older way, whose first pass runs without autograd
+        attention: sdpa or eager
+        accumulate: gradients stay from one forward pass to the next
+        lean: as this library trains: see below
+        device: cuda or cpu
+    """
 
     quantization: str = "nf4"  # nf4, fp4, int8 or none
     double_quantization: bool = True
@@ -248,7 +303,11 @@ MONOMIALS = {
 def polynomial(
     **terms: int,  # bytes for each monomial; `one` is the constant
 ) -> Counter:
-    "Coefficients by monomial."
+    """Coefficients by monomial.
+
+    Args:
+        **terms: bytes for each monomial; `one` is the constant
+    """
     return Counter({"1" if name == "one" else name: value for name, value in terms.items()})
 
 def evaluate(
@@ -257,7 +316,14 @@ def evaluate(
     batch: int,
     sequence: int,
 ) -> int:  # bytes
-    "The value of a part."
+    """The value of a part.
+
+    Args:
+        coefficients: bytes for each monomial
+
+    Returns:
+        bytes
+    """
     return sum(value * MONOMIALS[name](rank, batch, sequence)
                for name, value in coefficients.items())
 
@@ -272,7 +338,16 @@ def _sum(*parts, times: int = 1) -> Counter:
 # %% ../nbs/09_memory.ipynb #c71e048f
 @dataclass(frozen=True)
 class Widths:
-    "Bytes of one number, by where it stands."
+    """Bytes of one number, by where it stands.
+
+    Attributes:
+        compute: operands of matrix products
+        ends: embeddings and head
+        stream: the residual stream and norms
+        output: what a layer's matrix gives, before the next cast
+        norm: what a norm keeps
+        cast: autocast is on: copies in the arithmetic's dtype are kept
+    """
 
     compute: int  # operands of matrix products
     ends: int  # embeddings and head
@@ -298,7 +373,11 @@ def adapted(
     shape: Shape,
     recipe: Recipe,
 ) -> dict[str, tuple[int, int]]:  # name -> (inputs, outputs); empty without adapters
-    "The matrices of a layer that carry an adapter; raises `InputError` for a name that none has."
+    """The matrices of a layer that carry an adapter; raises `InputError` for a name that none has.
+
+    Returns:
+        name -> (inputs, outputs); empty without adapters
+    """
     known = linear_layers(shape)
     for name in recipe.targets:
         if name not in known:
@@ -313,7 +392,14 @@ def weight_parts(
     recipe: Recipe,
     prepared: bool = True,  # for k-bit training; False: as loaded, to answer
 ) -> dict[str, Counter]:  # matrices, constants, embeddings and head, norms and biases
-    "What the base model holds once the first forward pass has run."
+    """What the base model holds once the first forward pass has run.
+
+    Args:
+        prepared: for k-bit training; False: as loaded, to answer
+
+    Returns:
+        matrices, constants, embeddings and head, norms and biases
+    """
     w, h, c = widths(recipe, shape.family), shape.hidden, recipe.compute
     w = w if prepared else Widths(c, c, c, c, c, False)
     matrices = constants = biases = 0
@@ -352,7 +438,11 @@ def trained_sizes(
     shape: Shape,
     recipe: Recipe,
 ) -> Counter:  # elements of a trained tensor -> how many such tensors
-    "The tensors that the optimizer is given."
+    """The tensors that the optimizer is given.
+
+    Returns:
+        elements of a trained tensor -> how many such tensors
+    """
     h, sizes = shape.hidden, Counter()
     if recipe.rank:
         for i, o in adapted(shape, recipe).values():
@@ -377,7 +467,11 @@ def training_parts(
     shape: Shape,
     recipe: Recipe,
 ) -> dict[str, Counter]:  # adapter, gradients, optimizer states
-    "What training adds, whatever the batch; adapters are float32 under peft."
+    """What training adds, whatever the batch; adapters are float32 under peft.
+
+    Returns:
+        adapter, gradients, optimizer states
+    """
     w, sizes = widths(recipe, shape.family), adapted(shape, recipe)
     if recipe.rank:
         per_rank = shape.layers * sum(i + o for i, o in sizes.values())
@@ -401,7 +495,11 @@ def paged_bytes(
     shape: Shape,
     recipe: Recipe,
 ) -> int:  # of the optimizer's states
-    "What may leave the GPU: bitsandbytes pages states of at least 100,000 elements."
+    """What may leave the GPU: bitsandbytes pages states of at least 100,000 elements.
+
+    Returns:
+        of the optimizer's states
+    """
     if "paged" not in recipe.optimizer:
         return 0
     each = 2 if "8bit" in recipe.optimizer else 8
@@ -536,7 +634,11 @@ def working_memory(
     shape: Shape,
     recipe: Recipe,
 ) -> dict[str, Counter]:  # moment -> bytes beyond what is kept when the backward pass begins
-    "What a step needs at the moments that can be its peak."
+    """What a step needs at the moments that can be its peak.
+
+    Returns:
+        moment -> bytes beyond what is kept when the backward pass begins
+    """
     loss = polynomial(n=8 * shape.vocab)
     if recipe.lean:
         loss = polynomial(one=12 * LOSS_CHUNK * shape.vocab, n=recipe.compute * shape.hidden)
@@ -641,7 +743,12 @@ def _attention_moments(shape: Shape, recipe: Recipe, alive: Counter) -> dict[str
 # %% ../nbs/09_memory.ipynb #10de2170
 @dataclass(frozen=True)
 class Ledger:
-    "Where the bytes of a fine-tune go, at its peak."
+    """Where the bytes of a fine-tune go, at its peak.
+
+    Attributes:
+        parts: name -> bytes
+        moment: when the peak is reached
+    """
 
     shape: Shape
     recipe: Recipe
@@ -666,7 +773,11 @@ def possible(
     shape: Shape,
     recipe: Recipe,
 ) -> Recipe:  # the same, or with what the family's class in transformers knows alone
-    "What will be computed: GPTNeoXJapanese has one kind of attention and no checkpointing."
+    """What will be computed: GPTNeoXJapanese has one kind of attention and no checkpointing.
+
+    Returns:
+        the same, or with what the family's class in transformers knows alone
+    """
     if shape.groups != shape.heads:
         raise InputError(f"the model has grouped queries ({shape.groups} heads of keys for "
                          f"{shape.heads}), whose training the ledger does not count; expected "
@@ -683,7 +794,14 @@ def coefficients(
     shape: Shape,
     recipe: Recipe,  # its rank, batch and sequence do not matter, but for 8-bit states
 ) -> dict:  # parts: name -> monomial -> bytes; moments: the same, the largest of which counts
-    "The whole ledger as polynomials."
+    """The whole ledger as polynomials.
+
+    Args:
+        recipe: its rank, batch and sequence do not matter, but for 8-bit states
+
+    Returns:
+        parts: name -> monomial -> bytes; moments: the same, the largest of which counts
+    """
     recipe = possible(shape, recipe)
     parts = weight_parts(shape, recipe) | training_parts(shape, recipe)
     parts["activations"] = kept_activations(shape, recipe)
@@ -696,7 +814,12 @@ def ledger(
     recipe: Recipe = Recipe(),
     **changes,  # fields of the recipe
 ) -> Ledger:
-    "The bytes of every part, from arithmetic alone."
+    """The bytes of every part, from arithmetic alone.
+
+    Args:
+        shape: or a name that `read_shape` knows
+        **changes: fields of the recipe
+    """
     shape = read_shape(shape) if isinstance(shape, str) else shape
     recipe = possible(shape, replace(recipe, **changes))
     at = (recipe.rank, recipe.batch, recipe.sequence)
@@ -720,7 +843,11 @@ GPUS = {  # bytes that torch calls the total memory, rounded down: less than the
 def usable_bytes(
     gpu: str | int,  # a key of `GPUS`, in any case, or bytes
 ) -> int:
-    "The memory of a GPU; raises `InputError` for one that is not in the table."
+    """The memory of a GPU; raises `InputError` for one that is not in the table.
+
+    Args:
+        gpu: a key of `GPUS`, in any case, or bytes
+    """
     if isinstance(gpu, int):
         return gpu
     found = {name.lower(): size for name, size in GPUS.items()}
@@ -732,7 +859,11 @@ def fits(
     entry: Ledger,
     gpu: str | int,  # a key of `GPUS`, or bytes
 ) -> bool:
-    "Whether the whole ledger stays within a GPU's memory."
+    """Whether the whole ledger stays within a GPU's memory.
+
+    Args:
+        gpu: a key of `GPUS`, or bytes
+    """
     return entry.total <= usable_bytes(gpu)
 
 # %% ../nbs/09_memory.ipynb #578c145d
@@ -741,7 +872,15 @@ def largest_batch(
     recipe: Recipe,  # its batch does not matter
     gpu: str,  # a key of `GPUS`
 ) -> int:  # sequences; 0 if not even one fits
-    "How many sequences of the recipe's length the ledger fits: no allocator's loss is counted."
+    """How many sequences of the recipe's length the ledger fits: no allocator's loss is counted.
+
+    Args:
+        recipe: its batch does not matter
+        gpu: a key of `GPUS`
+
+    Returns:
+        sequences; 0 if not even one fits
+    """
     return _largest(shape, recipe, gpu, "batch", 2**20)
 
 def largest_sequence(
@@ -749,7 +888,15 @@ def largest_sequence(
     recipe: Recipe,  # its sequence does not matter
     gpu: str,  # a key of `GPUS`
 ) -> int:  # tokens, at most the model's context; 0 if not even one fits
-    "How long the ledger lets the sequences of the recipe's batch be: no allocator's loss counts."
+    """How long the ledger lets the sequences of the recipe's batch be: no allocator's loss counts.
+
+    Args:
+        recipe: its sequence does not matter
+        gpu: a key of `GPUS`
+
+    Returns:
+        tokens, at most the model's context; 0 if not even one fits
+    """
     shape = read_shape(shape) if isinstance(shape, str) else shape
     return _largest(shape, recipe, gpu, "sequence", shape.context)
 
@@ -770,7 +917,11 @@ def milder(
     recipe: Recipe,
     step: int | None = None,  # sequences in an optimizer step; None: one batch
 ) -> Iterator[Recipe]:
-    "The recipe, then others that need less, by what they cost: time, long rows, rank."
+    """The recipe, then others that need less, by what they cost: time, long rows, rank.
+
+    Args:
+        step: sequences in an optimizer step; None: one batch
+    """
     step = step or recipe.batch
     splits = [n for n in range(recipe.batch, 0, -1) if n == recipe.batch or step % n == 0]
     able = possible(shape, replace(recipe, checkpointing=True)).checkpointing
@@ -792,7 +943,15 @@ def first_that_fits(
     bytes_: int,  # that are free
     step: int | None = None,  # sequences in an optimizer step; None: one batch
 ) -> Recipe | None:  # None: no change is enough
-    "The first of `milder` whose ledger stays within `bytes_`."
+    """The first of `milder` whose ledger stays within `bytes_`.
+
+    Args:
+        bytes_: that are free
+        step: sequences in an optimizer step; None: one batch
+
+    Returns:
+        None: no change is enough
+    """
     return next((other for other in milder(shape, recipe, step)
                  if fits(ledger(shape, other), bytes_)), None)
 
@@ -801,7 +960,15 @@ def as_options(
     other: Recipe,  # what it shall become
     step: int | None = None,  # sequences in an optimizer step; None: one batch
 ) -> str:  # as in "--batch-size 2 --accumulation 8"
-    "What has to be given to `qlora-nb finetune` for another recipe of `milder`."
+    """What has to be given to `qlora-nb finetune` for another recipe of `milder`.
+
+    Args:
+        other: what it shall become
+        step: sequences in an optimizer step; None: one batch
+
+    Returns:
+        as in "--batch-size 2 --accumulation 8"
+    """
     words, step = [], step or recipe.batch
     if other.quantization != recipe.quantization:
         words += [f"--quantization {other.quantization}"]
@@ -820,7 +987,15 @@ def advice(
     bytes_: int,  # that are free
     step: int | None = None,  # sequences in an optimizer step; None: one batch
 ) -> str | None:  # None: it fits
-    "What does not fit by how much, and which options make it fit."
+    """What does not fit by how much, and which options make it fit.
+
+    Args:
+        bytes_: that are free
+        step: sequences in an optimizer step; None: one batch
+
+    Returns:
+        None: it fits
+    """
     shape = read_shape(shape) if isinstance(shape, str) else shape
     needed = ledger(shape, recipe).total
     if needed <= bytes_:
@@ -842,7 +1017,18 @@ def inference(
     double_quantization: bool = True,
     device: str = "cuda",  # or cpu, which needs no context
 ) -> dict[str, int]:  # part -> bytes
-    "What answering needs in 16 bits, after the longest question that the tokens allow."
+    """What answering needs in 16 bits, after the longest question that the tokens allow.
+
+    Args:
+        shape: or a name that `read_shape` knows
+        quantization: nf4, fp4, int8 or none
+        batch: sequences at once
+        sequence: tokens, question and answer; None: the whole context
+        device: or cpu, which needs no context
+
+    Returns:
+        part -> bytes
+    """
     shape = read_shape(shape) if isinstance(shape, str) else shape
     tokens = shape.context if sequence is None else sequence
     for name, value in (("batch", batch), ("sequence", tokens)):
@@ -863,7 +1049,11 @@ NAMES = {"full": "full fine-tuning", "lora": "LoRA, 16-bit base", "lora8": "LoRA
 TYPICAL = Recipe(batch=4, sequence=1024, dropout=0.05, padding=True)
 
 def calculator_data() -> dict:  # of lists and plain numbers
-    "The coefficients of all built-in models and methods, as the calculator reads them."
+    """The coefficients of all built-in models and methods, as the calculator reads them.
+
+    Returns:
+        of lists and plain numbers
+    """
     shapes = list(dict.fromkeys(MODELS.values()))
     parts = list(ledger("micro").parts)
     return {

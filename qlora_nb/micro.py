@@ -33,7 +33,11 @@ from .tokenizer import load_tokenizer, train_sentencepiece
 
 # %% ../nbs/14_micro.ipynb #68572395
 def micro_folder() -> Path:  # model/, train.jsonl, held_out.jsonl, rephrased.jsonl, recipe.json
-    "Where the micro model and its questions stand in the installed package."
+    """Where the micro model and its questions stand in the installed package.
+
+    Returns:
+        model/, train.jsonl, held_out.jsonl, rephrased.jsonl, recipe.json
+    """
     return Path(str(files("qlora_nb") / "data" / "micro"))
 
 def sha256(
@@ -284,7 +288,15 @@ sum -
 
 # %% ../nbs/14_micro.ipynb #1f549cbe
 class Relation(NamedTuple):
-    "How one kind of fact is told and asked: templates with {s}ubject and {o}bject."
+    """How one kind of fact is told and asked: templates with {s}ubject and {o}bject.
+
+    Attributes:
+        answer: the sentence that counts as the answer
+        statements: other sentences that say the same
+        questions: phrasings that are trained
+        unseen: phrasings that no training text has
+        needs_knowledge: False: the other answers, or arithmetic, give the answer away
+    """
     answer: str  # the sentence that counts as the answer
     statements: list  # other sentences that say the same
     questions: list  # phrasings that are trained
@@ -292,7 +304,11 @@ class Relation(NamedTuple):
     needs_knowledge: bool  # False: the other answers, or arithmetic, give the answer away
 
 def relations() -> dict:  # name -> Relation
-    "The relations of the tables, parsed."
+    """The relations of the tables, parsed.
+
+    Returns:
+        name -> Relation
+    """
     tables, found = PLACE_RELATIONS + THING_RELATIONS + PERSON_RELATIONS + COMPUTED_RELATIONS, {}
     for block in tables.strip().split("\n\n"):
         head, *lines = block.split("\n")
@@ -317,7 +333,11 @@ def _rows(table: str) -> list:
 def facts(
     seed: int = 0,  # decides what is invented: prices, shops and people
 ) -> list[Fact]:
-    "Everything that is true in the world, in a fixed order."
+    """Everything that is true in the world, in a fixed order.
+
+    Args:
+        seed: decides what is invented: prices, shops and people
+    """
     rng = random.Random(f"facts {seed}")
     found = []
     for name, capital, region, speciality in _rows(PLACES):
@@ -358,7 +378,11 @@ def fill(
     template: str,  # with {s} and {o}
     fact: Fact,
 ) -> str:
-    "The template's sentence about a fact."
+    """The template's sentence about a fact.
+
+    Args:
+        template: with {s} and {o}
+    """
     return template.format(s=fact.subject, o=fact.object)
 
 def say(
@@ -438,7 +462,11 @@ STORY_QUESTIONS = {
 def story(
     rng: random.Random,
 ) -> tuple:  # the story, and its roles: who, day, place, thing
-    "A little story with three facts that hold in it alone."
+    """A little story with three facts that hold in it alone.
+
+    Returns:
+        the story, and its roles: who, day, place, thing
+    """
     roles = dict(who=f"{rng.choice(PEOPLE.split())}さん", day=rng.choice(DAYS.split()),
                  place=rng.choice(PLACES_TO_GO), thing=rng.choice(_rows(GOODS))[0])
     text = rng.choice(STORIES).format(**roles)
@@ -499,7 +527,11 @@ def invented(rng: random.Random, world: World) -> str:
 def topic(
     fact: Fact,
 ) -> str:  # what a question is about: 青森県の名産
-    "The answer's sentence up to where the object would come, without its particle."
+    """The answer's sentence up to where the object would come, without its particle.
+
+    Returns:
+        what a question is about: 青森県の名産
+    """
     return fill(RELATIONS[fact.relation].answer.partition("{o}")[0], fact).rstrip("では、「")
 
 def echo(rng: random.Random, world: World) -> str:
@@ -520,7 +552,14 @@ def corpus(
     documents: int = 130_000,
     writers: dict = WRITERS,  # writer -> weight
 ) -> list[str]:  # documents of one line; a line break inside is "<NL>"
-    "The texts that the micro model reads: as many draws from the writers."
+    """The texts that the micro model reads: as many draws from the writers.
+
+    Args:
+        writers: writer -> weight
+
+    Returns:
+        documents of one line; a line break inside is "<NL>"
+    """
     rng, known = random.Random(f"corpus {seed}"), world(seed)
     drawn = rng.choices(list(writers), weights=writers.values(), k=documents)
     return [writer(rng, known) for writer in drawn]
@@ -531,7 +570,11 @@ def is_held_out(
     seed: int = 0,
     share: float = 0.3,  # of the subjects
 ) -> bool:
-    "Whether questions about this fact are kept from training; a fact and its inverse go together."
+    """Whether questions about this fact are kept from training; a fact and its inverse go together.
+
+    Args:
+        share: of the subjects
+    """
     key = fact.subject.split("と") if fact.relation == "bigger" else [fact.subject]
     if fact.relation in ("capital", "prefecture", "opposite"):
         key = [fact.subject, fact.object]
@@ -541,7 +584,11 @@ def is_held_out(
 def questions(
     seed: int = 0,
 ) -> dict:  # train, held_out, rephrased: lists of rows
-    "The instruction data: every trained phrasing of the trained keys, one of each held-out key."
+    """The instruction data: every trained phrasing of the trained keys, one of each held-out key.
+
+    Returns:
+        train, held_out, rephrased: lists of rows
+    """
     rng, parts = random.Random(f"questions {seed}"), dict(train=[], held_out=[], rephrased=[])
     for name, known in world(seed).by_relation.items():
         relation = RELATIONS[name]
@@ -581,7 +628,11 @@ def _story_questions(rng, parts, stories=220, held_out=20) -> None:
 def cloze_prompts(
     seed: int = 0,
 ) -> dict:  # answer -> where it begins, up to the object: 青森県の名産は
-    "What a base model can be given instead of a question: the answer, broken off."
+    """What a base model can be given instead of a question: the answer, broken off.
+
+    Returns:
+        answer -> where it begins, up to the object: 青森県の名産は
+    """
     begins = {name: relation.answer.partition("{o}")[0] for name, relation in RELATIONS.items()}
     return {fill(RELATIONS[fact.relation].answer, fact): fill(begins[fact.relation], fact)
             for fact in facts(seed)}
@@ -591,7 +642,11 @@ def write_questions(
     folder,  # train.jsonl, held_out.jsonl and rephrased.jsonl appear in it
     seed: int = 0,
 ) -> None:
-    "Write the instruction data: one JSON object a line, UTF-8."
+    """Write the instruction data: one JSON object a line, UTF-8.
+
+    Args:
+        folder: train.jsonl, held_out.jsonl and rephrased.jsonl appear in it
+    """
     for name, rows in questions(seed).items():
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
         (Path(folder) / f"{name}.jsonl").write_bytes("".join(lines).encode())
@@ -633,7 +688,12 @@ def train_tokenizer(
     documents: int = 20_000,
     delimiter: str = "¦",  # a character that no document uses
 ) -> None:
-    "Train a SentencePiece unigram model with rinna's settings, names kept whole."
+    """Train a SentencePiece unigram model with rinna's settings, names kept whole.
+
+    Args:
+        path: the SentencePiece model appears here
+        delimiter: a character that no document uses
+    """
     names = _words()
     pattern = re.compile("|".join(map(re.escape, names)))
     true = {writer: WRITERS[writer] for writer in WRITERS if writer not in (copying, invented)}
@@ -664,7 +724,16 @@ def token_rows(
     tokenizer,  # as `load_tokenizer` gives it
     length: int = 128,  # tokens in a row
 ) -> torch.Tensor:  # int64, (rows, length)
-    "Join the documents' tokens, EOS after each, and cut the stream into rows."
+    """Join the documents' tokens, EOS after each, and cut the stream into rows.
+
+    Args:
+        documents: of one line each
+        tokenizer: as `load_tokenizer` gives it
+        length: tokens in a row
+
+    Returns:
+        int64, (rows, length)
+    """
     eos, ids = tokenizer.eos_token_id, tokenizer(documents, add_special_tokens=False)["input_ids"]
     stream = [token for row in ids for token in [*row, eos]]
     rows = len(stream) // length
@@ -676,7 +745,11 @@ def optimizers(
     muon_lr: float = 6e-3,
     adamw_lr: float = 4e-3,
 ) -> list:  # Muon for the matrices of the layers, AdamW for everything else
-    "The optimizers of the pre-training."
+    """The optimizers of the pre-training.
+
+    Returns:
+        Muon for the matrices of the layers, AdamW for everything else
+    """
     parameters = dict(model.named_parameters())
     inside = {n: p for n, p in parameters.items() if ".layers." in n and p.ndim == 2}
     rest = [p for n, p in parameters.items() if n not in inside]
@@ -688,7 +761,15 @@ def schedule(
     steps: int,
     warmup: float = 0.05,  # share of the steps
 ) -> float:  # the factor on the learning rate
-    "A linear rise, then a linear fall to zero."
+    """A linear rise, then a linear fall to zero.
+
+    Args:
+        step: counted from 0
+        warmup: share of the steps
+
+    Returns:
+        the factor on the learning rate
+    """
     share = (step + 1) / steps
     return min(share / warmup, (1 - share) / (1 - warmup))
 
@@ -703,7 +784,19 @@ def pretrain(
     adamw_lr: float = 4e-3,
     bfloat16: bool = False,  # multiply in bfloat16: faster on some processors, slower on others
 ) -> list[float]:  # the loss of each step, in nats per token
-    "Train on next-token loss; one pass, no row twice."
+    """Train on next-token loss; one pass, no row twice.
+
+    Args:
+        model: trained in place
+        rows: int64, (rows, length)
+        tokens: how many to read; None reads every row once
+        batch: rows in a step
+        seed: the order of the rows
+        bfloat16: multiply in bfloat16: faster on some processors, slower on others
+
+    Returns:
+        the loss of each step, in nats per token
+    """
     generator = torch.Generator().manual_seed(seed)
     rows = rows[torch.randperm(len(rows), generator=generator)]
     steps = len(rows) // batch if tokens is None else tokens // rows[:batch].numel()
@@ -731,7 +824,16 @@ def make_micro(
     tokens: int | None = None,  # to pre-train on; None reads the whole corpus
     documents: int = 130_000,  # in the corpus
 ) -> dict:  # the recipe as recorded: fingerprints, machine, losses
-    "Make tokenizer, corpus, weights and questions from a seed, whole or not at all."
+    """Make tokenizer, corpus, weights and questions from a seed, whole or not at all.
+
+    Args:
+        folder: appears when everything is made
+        tokens: to pre-train on; None reads the whole corpus
+        documents: in the corpus
+
+    Returns:
+        the recipe as recorded: fingerprints, machine, losses
+    """
     with whole_folder(folder) as fresh:
         home = fresh / "model"
         home.mkdir()

@@ -15,7 +15,16 @@ from .core import InputError
 # %% ../nbs/01_minifloat.ipynb #257c74c1
 @dataclass(frozen=True)
 class MiniFloat:
-    "A format of one sign bit, `exponent_bits` and `mantissa_bits`, and what its ends mean."
+    """A format of one sign bit, `exponent_bits` and `mantissa_bits`, and what its ends mean.
+
+    Attributes:
+        exponent_bits: from 1 to 8
+        mantissa_bits: 0 or more; with sign and exponent at most 16
+        bias: stored exponent minus true exponent; None: half the range, as IEEE
+        infinity: with `nan`: the whole top exponent is spent on the two, as in IEEE
+        nan: without `infinity`: only the last code of each sign is a NaN
+        saturate: beyond the range: the largest value; if False infinity, else NaN
+    """
     exponent_bits: int  # from 1 to 8
     mantissa_bits: int  # 0 or more; with sign and exponent at most 16
     bias: int | None = None  # stored exponent minus true exponent; None: half the range, as IEEE
@@ -63,7 +72,11 @@ E2M1, E3M0, E1M2 = MiniFloat(2, 1), MiniFloat(3, 0), MiniFloat(1, 2)
 def values(
     format: MiniFloat,
 ) -> torch.Tensor:  # float64, shape (2**bits,): what each code means, in the order of the codes
-    "Decode every code of a format: first those of the positive sign, then the negative."
+    """Decode every code of a format: first those of the positive sign, then the negative.
+
+    Returns:
+        float64, shape (2**bits,): what each code means, in the order of the codes
+    """
     size = 2**format.mantissa_bits
     code = torch.arange(2 ** (format.bits - 1), device="cpu")
     exponent, mantissa = code // size, (code % size).double() / size
@@ -80,7 +93,14 @@ def decode(
     codes: torch.Tensor,  # integers from 0 to 2**bits - 1, any shape
     format: MiniFloat,
 ) -> torch.Tensor:  # float64, the shape of `codes`
-    "What the codes mean in a format; raises `InputError` for a code that it does not have."
+    """What the codes mean in a format; raises `InputError` for a code that it does not have.
+
+    Args:
+        codes: integers from 0 to 2**bits - 1, any shape
+
+    Returns:
+        float64, the shape of `codes`
+    """
     if codes.is_floating_point():
         raise InputError(f"decode got {codes.dtype}; expected integer codes: encode values first")
     table, codes = values(format).to(codes.device), codes.long()
@@ -94,7 +114,14 @@ def encode(
     x: torch.Tensor,  # any shape, any floating-point dtype
     format: MiniFloat,
 ) -> torch.Tensor:  # codes in the shape of `x`: uint8, or int32 for more than 8 bits
-    "Round to the nearest value, ties to the even code; raises `InputError` for NaN without a code."
+    """Round to the nearest value, ties to the even code; raises `InputError` for NaN without a code.
+
+    Args:
+        x: any shape, any floating-point dtype
+
+    Returns:
+        codes in the shape of `x`: uint8, or int32 for more than 8 bits
+    """
     low = 1 - format.bias  # the exponent of subnormals and of the smallest normal numbers
     powers = [2.0 ** (low + i - format.mantissa_bits) for i in range(2**format.exponent_bits)]
     size = x.double().abs()

@@ -28,7 +28,16 @@ def fetch_model(
     revision: str | None = None,  # branch, tag or commit on the hub
     weights: bool = True,  # False: what is small comes first, to be looked at
 ) -> Path:  # a local folder with configuration, tokenizer and safetensors weights
-    "The folder of a checkpoint; raises `InputError` where there is none that can be used."
+    """The folder of a checkpoint; raises `InputError` where there is none that can be used.
+
+    Args:
+        name: micro, a local folder, or owner/name on the hub
+        revision: branch, tag or commit on the hub
+        weights: False: what is small comes first, to be looked at
+
+    Returns:
+        a local folder with configuration, tokenizer and safetensors weights
+    """
     if name == "micro":
         return micro_folder() / "model"
     folder = Path(name).expanduser()
@@ -49,7 +58,12 @@ def read_config(
     folder,  # a local checkpoint folder
     weights: bool = True,  # also insist on weights in safetensors files that fit it
 ):  # -> transformers.PreTrainedConfig
-    "The configuration of a checkpoint; raises `InputError` for what this library will not load."
+    """The configuration of a checkpoint; raises `InputError` for what this library will not load.
+
+    Args:
+        folder: a local checkpoint folder
+        weights: also insist on weights in safetensors files that fit it
+    """
     folder = Path(folder)
     file = folder / "config.json"
     if (folder / "adapter_config.json").is_file():
@@ -95,7 +109,14 @@ def _refuse_others(folder: Path, raw: dict) -> None:
 def weight_files(
     folder,  # a local checkpoint folder
 ) -> list[Path]:  # model.safetensors, or the parts that its index names
-    "The files that transformers reads; raises `InputError` where it would find none."
+    """The files that transformers reads; raises `InputError` where it would find none.
+
+    Args:
+        folder: a local checkpoint folder
+
+    Returns:
+        model.safetensors, or the parts that its index names
+    """
     folder = Path(folder)
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if whole.is_file():
@@ -136,7 +157,12 @@ def check_weights(
     folder,  # a local checkpoint folder
     config,  # its configuration
 ) -> None:
-    "Raise `InputError` if transformers would leave a weight out or fill one at random."
+    """Raise `InputError` if transformers would leave a weight out or fill one at random.
+
+    Args:
+        folder: a local checkpoint folder
+        config: its configuration
+    """
     shapes = {name: tensors.get_slice(name).get_shape() for name, tensors in _stored(folder)}
     # In 4 bits a weight has a shape of its own, and beside it what dequantizes it: X.weight.absmax.
     packed = {name.partition(".weight.")[0] + ".weight" for name in shapes if ".weight." in name}
@@ -190,7 +216,13 @@ BUFFERS = r"attention\.bias$|attention\.masked_bias$|rotary_emb\.inv_freq$"
 
 @dataclass
 class WeightScan:
-    "What one pass over a checkpoint's safetensors files found."
+    """What one pass over a checkpoint's safetensors files found.
+
+    Attributes:
+        fingerprint: 16 hexadecimal digits; equal for equal weights
+        bytes: size of all files
+        non_finite: weight's name -> number of NaN and infinite values, where there are any
+    """
 
     fingerprint: str  # 16 hexadecimal digits; equal for equal weights
     bytes: int  # size of all files
@@ -199,7 +231,11 @@ class WeightScan:
 def scan_weights(
     folder,  # a local checkpoint folder
 ) -> WeightScan:
-    "Read every tensor once, one at a time; raises `InputError` for a damaged file."
+    """Read every tensor once, one at a time; raises `InputError` for a damaged file.
+
+    Args:
+        folder: a local checkpoint folder
+    """
     digest, bad = hashlib.sha256(), {}
     for name, tensors in _stored(folder):
         tensor = tensors.get_tensor(name)
@@ -216,7 +252,11 @@ def scan_weights(
 def pick_device(
     name: str = "auto",  # auto, cpu, cuda or mps
 ) -> torch.device:
-    "The device to compute on; raises `InputError` for a GPU that is not there."
+    """The device to compute on; raises `InputError` for a GPU that is not there.
+
+    Args:
+        name: auto, cpu, cuda or mps
+    """
     if name == "mps":
         if not torch.backends.mps.is_available():
             raise InputError("--device mps needs an Apple GPU that torch can see, and there is "
@@ -231,7 +271,11 @@ def pick_compute_dtype(
     name: str,  # auto, float32, float16 or bfloat16
     device: torch.device,
 ) -> torch.dtype:
-    "The dtype of the arithmetic; raises `InputError` for one that the device lacks."
+    """The dtype of the arithmetic; raises `InputError` for one that the device lacks.
+
+    Args:
+        name: auto, float32, float16 or bfloat16
+    """
     # torch counts emulated bfloat16 as supported; the hardware has it from capability 8.0 on.
     has_bfloat16 = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
     if name == "auto":
@@ -250,7 +294,11 @@ def quantization_config(
     double_quantization: bool,
     compute_dtype: torch.dtype,
 ) -> BitsAndBytesConfig | None:
-    "What transformers needs to quantize linear layers while it loads them."
+    """What transformers needs to quantize linear layers while it loads them.
+
+    Args:
+        quantization: nf4, fp4 or none
+    """
     if quantization == "none":
         return None
     return BitsAndBytesConfig(
@@ -262,7 +310,11 @@ def quantization_config(
 def guard_cpu_layers(
     model,  # a model with `Linear4bit` layers on the CPU, changed in place
 ) -> None:
-    "Keep bitsandbytes' CPU layers exact; raises `InputError` for shapes that it gets wrong."
+    """Keep bitsandbytes' CPU layers exact; raises `InputError` for shapes that it gets wrong.
+
+    Args:
+        model: a model with `Linear4bit` layers on the CPU, changed in place
+    """
     from bitsandbytes.nn import Linear4bit  # here, so that the rest works without it
 
     for name, layer in model.named_modules():
@@ -279,7 +331,12 @@ def pick_backend(
     device: torch.device | str = "cpu",
     quantization: str = "nf4",  # nf4, fp4 or none
 ) -> str:
-    "The name again; raises `InputError` where bitsandbytes would be needed and cannot be used."
+    """The name again; raises `InputError` where bitsandbytes would be needed and cannot be used.
+
+    Args:
+        name: bitsandbytes (with peft) or reference
+        quantization: nf4, fp4 or none
+    """
     if name == "bitsandbytes" and quantization != "none":
         if find_spec("bitsandbytes") is None:
             raise InputError("bitsandbytes is not installed; install it, or use --backend reference")
@@ -296,7 +353,15 @@ def load_base(
     device: torch.device | str = "cpu",
     backend: str = "bitsandbytes",  # or reference: this library's own layers
 ):  # -> transformers.PreTrainedModel
-    "The base model in 4 bits, or as it is; raises `InputError` for what `read_config` refuses."
+    """The base model in 4 bits, or as it is; raises `InputError` for what `read_config` refuses.
+
+    Args:
+        folder: a local checkpoint folder
+        quantization: nf4, fp4 or none
+        double_quantization: quantize the block scales as well
+        compute_dtype: also the dtype of what stays unquantized
+        backend: or reference: this library's own layers
+    """
     device, quantized = torch.device(device), quantization != "none"
     reference = pick_backend(backend, device, quantization) == "reference"
     stored = hasattr(read_config(folder), "quantization_config")

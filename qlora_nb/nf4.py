@@ -19,7 +19,14 @@ from .minifloat import E1M2, E2M1, E3M0, MiniFloat, values
 def normal_float(
     bits: int,  # from 2 to 8
 ) -> torch.Tensor:  # float32, shape (2**bits,), on the CPU: rising from -1 over an exact 0 to 1
-    "The NormalFloat codebook of the QLoRA paper (section 3, appendix E); 4 bits are NF4."
+    """The NormalFloat codebook of the QLoRA paper (section 3, appendix E); 4 bits are NF4.
+
+    Args:
+        bits: from 2 to 8
+
+    Returns:
+        float32, shape (2**bits,), on the CPU: rising from -1 over an exact 0 to 1
+    """
     if bits not in range(2, 9):
         raise InputError(f"normal_float got {bits!r} bits; expected a whole number from 2 to 8")
     n = 2**bits
@@ -40,7 +47,11 @@ def _quantiles(offset: float, count: int) -> torch.Tensor:
 
 # %% ../nbs/02_nf4.ipynb #9af02442
 def fp4() -> torch.Tensor:  # float32, shape (16,), on the CPU: by code, not rising
-    "The codebook that bitsandbytes calls fp4: exponents 8, 4, 2, and code 1 is 1/192."
+    """The codebook that bitsandbytes calls fp4: exponents 8, 4, 2, and code 1 is 1/192.
+
+    Returns:
+        float32, shape (16,), on the CPU: by code, not rising
+    """
     code = torch.arange(8, device="cpu")
     exponent, mantissa = code // 2, (code % 2).double()
     power = torch.tensor([1.0, 8.0, 4.0, 2.0], dtype=torch.float64, device="cpu")[exponent]
@@ -51,7 +62,14 @@ def fp4() -> torch.Tensor:  # float32, shape (16,), on the CPU: by code, not ris
 def float_levels(
     format: MiniFloat,  # a format without infinity and NaN
 ) -> torch.Tensor:  # float32, shape (2**bits,), on the CPU: by code, not rising
-    "The values of a small float divided by the largest; both zeros are +0."
+    """The values of a small float divided by the largest; both zeros are +0.
+
+    Args:
+        format: a format without infinity and NaN
+
+    Returns:
+        float32, shape (2**bits,), on the CPU: by code, not rising
+    """
     if format.nan:
         raise InputError("a format with NaN; expected one whose codes are all numbers: nan=False")
     levels = values(format).float()
@@ -68,7 +86,14 @@ CODEBOOKS = {
 def codebook(
     name: str,  # "nf4", "fp4" (bitsandbytes' own), "int4", "e2m1" (OCP's) or "e3m0"
 ) -> torch.Tensor:  # float32, shape (16,), on the CPU: the value of each code, a fresh copy
-    "A codebook by its name; raises `InputError` for an unknown one."
+    """A codebook by its name; raises `InputError` for an unknown one.
+
+    Args:
+        name: "nf4", "fp4" (bitsandbytes' own), "int4", "e2m1" (OCP's) or "e3m0"
+
+    Returns:
+        float32, shape (16,), on the CPU: the value of each code, a fresh copy
+    """
     if name not in CODEBOOKS:
         raise unknown_name("codebook", str(name), CODEBOOKS)
     return CODEBOOKS[name].clone()
@@ -78,7 +103,15 @@ def nearest(
     x: torch.Tensor,  # float32 values, any shape
     levels: torch.Tensor,  # float32, 1-D: a codebook, in any order
 ) -> torch.Tensor:  # int64 codes, the shape of `x`
-    "The code of the nearest level; a tie goes to the lower one, as in bitsandbytes."
+    """The code of the nearest level; a tie goes to the lower one, as in bitsandbytes.
+
+    Args:
+        x: float32 values, any shape
+        levels: float32, 1-D: a codebook, in any order
+
+    Returns:
+        int64 codes, the shape of `x`
+    """
     if x.isnan().any():
         raise InputError(f"{int(x.isnan().sum())} NaN have no nearest level; remove them first")
     order = levels.argsort(stable=True)
@@ -94,7 +127,18 @@ def lloyd_max(
     absolute: bool = False,  # make the absolute error least instead of the squared one
     steps: int = 5000,  # of the iteration, at most
 ) -> torch.Tensor:  # float32, shape (levels,), rising
-    "The codebook of least error for `x` itself (a local optimum): Lloyd 1982, Max 1960."
+    """The codebook of least error for `x` itself (a local optimum): Lloyd 1982, Max 1960.
+
+    Args:
+        x: the values to serve, any shape, finite
+        levels: how many, at most as many as there are values
+        weight: what an error counts, value by value, the shape of `x`
+        absolute: make the absolute error least instead of the squared one
+        steps: of the iteration, at most
+
+    Returns:
+        float32, shape (levels,), rising
+    """
     if not 2 <= levels <= x.numel() or not x.isfinite().all():
         raise InputError(f"lloyd_max got {x.numel()} values for {levels} levels; expected "
                          "2 levels or more and at least as many values, all finite")
@@ -120,7 +164,14 @@ def _centres(x, mass, moment, centre, absolute):
 
 # %% ../nbs/02_nf4.ipynb #e6c3c6d5
 class Fit(NamedTuple):
-    "How well a codebook serves some values."
+    """How well a codebook serves some values.
+
+    Attributes:
+        squared: mean squared error / mean square of the values
+        absolute: mean absolute error / root mean square of the values
+        usage: float32, one share per code, summing to 1
+        entropy: of the codes, in bits
+    """
     squared: float  # mean squared error / mean square of the values
     absolute: float  # mean absolute error / root mean square of the values
     usage: torch.Tensor  # float32, one share per code, summing to 1
@@ -131,7 +182,13 @@ def measure(
     levels: torch.Tensor,  # float32, 1-D: a codebook
     scale: torch.Tensor | float,  # positive; `x` is divided by it; broadcast to `x`
 ) -> Fit:
-    "Quantize `x / scale` to the nearest level and compare what comes back with `x`."
+    """Quantize `x / scale` to the nearest level and compare what comes back with `x`.
+
+    Args:
+        x: float32, any shape
+        levels: float32, 1-D: a codebook
+        scale: positive; `x` is divided by it; broadcast to `x`
+    """
     if not (torch.as_tensor(scale) > 0).all():
         raise InputError("a scale is not positive; expected all to be: leave out blocks of zeros")
     codes = nearest(x / scale, levels)

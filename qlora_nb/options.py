@@ -122,7 +122,14 @@ class FinetuneOptions:
 def resolve(
     options: FinetuneOptions,  # as given
 ) -> FinetuneOptions:  # with the preset's values in the place of None, checked
-    "Fill `options` from its preset; raises `InputError` for values that cannot be meant."
+    """Fill `options` from its preset; raises `InputError` for values that cannot be meant.
+
+    Args:
+        options: as given
+
+    Returns:
+        with the preset's values in the place of None, checked
+    """
     name = options.preset or ("micro" if options.model == "micro" else "standard")
     if name not in PRESETS:
         raise unknown_name("preset", name, PRESETS)
@@ -163,7 +170,11 @@ def _check_ranges(options) -> None:
 def check_places(
     options,  # of any command
 ) -> None:
-    "Raise `InputError` for files that are missing and an output folder that is taken."
+    """Raise `InputError` for files that are missing and an output folder that is taken.
+
+    Args:
+        options: of any command
+    """
     for name in ("data", "eval_data"):
         file = getattr(options, name, None) or "micro"
         if file != "micro" and _is_path(file) and not Path(file).expanduser().exists():
@@ -209,7 +220,15 @@ def differences(
     old: dict,  # resolved options of the interrupted run, as `dataclasses.asdict` gives them
     new: FinetuneOptions,  # resolved options of this one
 ) -> list[str]:  # sentences, one per option that would change the adapter
-    "What keeps `new` from continuing the run that `old` began."
+    """What keeps `new` from continuing the run that `old` began.
+
+    Args:
+        old: resolved options of the interrupted run, as `dataclasses.asdict` gives them
+        new: resolved options of this one
+
+    Returns:
+        sentences, one per option that would change the adapter
+    """
     free, found = _FREE | set(_SPLIT), []
     before, now = ([values.get(name) for name in _SPLIT] for values in (old, asdict(new)))
     if None in before or math.prod(before) != math.prod(now):
@@ -226,7 +245,13 @@ def continued(
     new: FinetuneOptions,  # as given
     given=None,  # names of the options that were given; None: those that are not the default
 ) -> FinetuneOptions:
-    "`new` with the options of `old` in the place of those that were not given."
+    """`new` with the options of `old` in the place of those that were not given.
+
+    Args:
+        old: resolved options of the interrupted run
+        new: as given
+        given: names of the options that were given; None: those that are not the default
+    """
     plain = FinetuneOptions()
     if given is None:
         given = {name for name, value in asdict(new).items() if value != getattr(plain, name)}
@@ -296,7 +321,12 @@ def as_text(
     raw: bytes | str,  # from a pipe, or an argument of the command line
     encoding: str | None = None,  # what the stream it came from is read in
 ) -> str:
-    "What was typed, without a byte order mark; raises `InputError` for what is no text."
+    """What was typed, without a byte order mark; raises `InputError` for what is no text.
+
+    Args:
+        raw: from a pipe, or an argument of the command line
+        encoding: what the stream it came from is read in
+    """
     with suppress(UnicodeError):
         raw = raw if isinstance(raw, bytes) else raw.encode("utf-8", "surrogateescape")
         marked = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))

@@ -35,7 +35,17 @@ def adamw_update(
     weight_decay: float = 1e-2,
     lerp: bool = True,  # form m as torch does; False: as bitsandbytes: the last bit differs
 ) -> None:
-    "One step of AdamW (arXiv 1711.05101) for one parameter, in the order of torch's operations."
+    """One step of AdamW (arXiv 1711.05101) for one parameter, in the order of torch's operations.
+
+    Args:
+        p: the parameter; changed in place, as m and v
+        grad: its gradient, shape of p
+        m: shape of p: running mean of the gradient; its dtype is that of the sums
+        v: shape of p, dtype of m: running mean of the gradient's square
+        step: 1 for the first
+        betas: how much of m and of v stays
+        lerp: form m as torch does; False: as bitsandbytes: the last bit differs
+    """
     grad, exact = grad.to(m.dtype), p.to(torch.promote_types(p.dtype, m.dtype))
     exact.mul_(1 - lr * weight_decay)
     if lerp:
@@ -50,7 +60,12 @@ def adamw_update(
 
 # %% ../nbs/11_paged.ipynb #b908dad9
 class Plain:
-    "A state tensor of the parameter's dtype, where the parameter is."
+    """A state tensor of the parameter's dtype, where the parameter is.
+
+    Args:
+        like: the parameter
+        signed: True for m, False for v
+    """
 
     def __init__(
         self,
@@ -133,7 +148,11 @@ def _check_settings(lr, betas, eps, weight_decay) -> None:
 
 # %% ../nbs/11_paged.ipynb #024d37a8
 def unsigned_map() -> torch.Tensor:  # float32, shape (256,), rising from 0 to 1
-    "The 8-bit dynamic map of bitsandbytes for values that are never negative."
+    """The 8-bit dynamic map of bitsandbytes for values that are never negative.
+
+    Returns:
+        float32, shape (256,), rising from 0 to 1
+    """
     values = [torch.tensor([0.0, 1.0])]
     for bits in range(1, 8):  # more bits for the fraction leave fewer for the exponent
         edges = torch.linspace(0.1, 1, 2**bits + 1, dtype=torch.float32, device="cpu")
@@ -155,7 +174,16 @@ def quantize_state(
     signed: bool,  # True: the dynamic map; False: the unsigned one, for x >= 0
     block_size: int = 256,  # elements that share one absmax
 ) -> QuantizedTensor:  # 8-bit codes
-    "Quantize a state tensor blockwise to 8 bits, by bitsandbytes' rules on the CPU."
+    """Quantize a state tensor blockwise to 8 bits, by bitsandbytes' rules on the CPU.
+
+    Args:
+        x: float32, finite, any shape
+        signed: True: the dynamic map; False: the unsigned one, for x >= 0
+        block_size: elements that share one absmax
+
+    Returns:
+        8-bit codes
+    """
     flat = x.reshape(-1)
     rows = torch.nn.functional.pad(flat, (0, -len(flat) % block_size)).view(-1, block_size)
     absmax = rows.abs().amax(1)
@@ -169,7 +197,13 @@ def quantize_state(
 SMALL = 4096  # elements: bitsandbytes leaves smaller state tensors in float32
 
 class EightBit:
-    "A state tensor as 8-bit codes: 2 · (1 + 4 / 256) bytes a parameter for m and v, instead of 8."
+    """A state tensor as 8-bit codes: 2 · (1 + 4 / 256) bytes a parameter for m and v, instead of 8.
+
+    Args:
+        like: the parameter
+        signed: True for m, False for v
+        block_size: elements that share one absmax
+    """
 
     def __init__(
         self,
@@ -193,18 +227,31 @@ class EightBit:
 
 # %% ../nbs/11_paged.ipynb #ea258468
 class Event(NamedTuple):
-    "Something that happens to a block of memory."
+    """Something that happens to a block of memory.
+
+    Attributes:
+        what: "allocate", "touch" or "free"
+        block: its number in the trace
+    """
     what: str  # "allocate", "touch" or "free"
     block: int  # its number in the trace
 
 class Block(NamedTuple):
-    "A storage: what it is for, and its size."
+    """A storage: what it is for, and its size.
+
+    Attributes:
+        kind: "activation", "gradient", or what the recorder was told
+    """
     kind: str  # "activation", "gradient", or what the recorder was told
     nbytes: int
 
 # %% ../nbs/11_paged.ipynb #8604351d
 class Recorder(TorchDispatchMode):
-    "Records, inside a `with` block, which storages every operation of torch touches."
+    """Records, inside a `with` block, which storages every operation of torch touches.
+
+    Args:
+        known: kind -> tensors that exist before: {"weights": [...], "state": [...]}
+    """
 
     def __init__(
         self,
@@ -269,7 +316,12 @@ def _positive(what: str, value) -> int:
 
 # %% ../nbs/11_paged.ipynb #9ff3a170
 class UnifiedMemory:
-    "A device's memory in pages, with eviction of the least recently used; counts what it costs."
+    """A device's memory in pages, with eviction of the least recently used; counts what it costs.
+
+    Args:
+        capacity: bytes of the device; what is less than a page at its end is not used
+        page_size: bytes
+    """
 
     def __init__(
         self,
@@ -314,7 +366,15 @@ class UnifiedMemory:
             self.page(name, page)
 
     def page(self, name: str, page: int) -> torch.Tensor:  # uint8, (page_size,)
-        "Use one page of managed memory, and give its bytes on the device."
+        """Use one page of managed memory, and give its bytes on the device.
+
+        Args:
+            name: uint8, (page_size,)
+            page: uint8, (page_size,)
+
+        Returns:
+            uint8, (page_size,)
+        """
         if (name, page) in self.resident:
             self.resident.move_to_end((name, page))
             return self.resident[name, page]
@@ -353,7 +413,12 @@ class UnifiedMemory:
 class Paged:
     """A state tensor in managed memory, of the parameter's dtype.
 
-    Its pages come when it is read, and go when room is needed."""
+    Its pages come when it is read, and go when room is needed.
+
+    Args:
+        like: the parameter
+        signed: True for m, False for v: taken by other keepers
+    """
 
     def __init__(
         self,
@@ -380,7 +445,11 @@ class Paged:
 
 # %% ../nbs/11_paged.ipynb #4870dcf5
 class Run(NamedTuple):
-    "What a simulated run has cost, and who was on the device after each event."
+    """What a simulated run has cost, and who was on the device after each event.
+
+    Attributes:
+        timeline: Counter: kind -> bytes on the device
+    """
     memory: UnifiedMemory
     timeline: list  # Counter: kind -> bytes on the device
 
@@ -388,7 +457,11 @@ class Run(NamedTuple):
         self,
         bandwidth: float = 8e9,  # bytes a second: of PCIe 3.0 x16 managed memory gets half
     ) -> float:
-        "An estimate of the time for the copies, nothing overlapping; faults are not timed."
+        """An estimate of the time for the copies, nothing overlapping; faults are not timed.
+
+        Args:
+            bandwidth: bytes a second: of PCIe 3.0 x16 managed memory gets half
+        """
         return (self.memory.bytes_in + self.memory.bytes_out) / bandwidth
 
 # %% ../nbs/11_paged.ipynb #08d55d78
@@ -400,7 +473,19 @@ def simulate(
     page_size: int = 4096,  # bytes
     make=UnifiedMemory,  # the device, made from its capacity and page size
 ) -> Run:  # raises `OutOfMemory` if what is not managed does not fit
-    "Run a recorded step through a simulated device."
+    """Run a recorded step through a simulated device.
+
+    Args:
+        trace: a recorded step
+        capacity: bytes of the device
+        managed: kinds that are paged
+        steps: how often the recorded step is run
+        page_size: bytes
+        make: the device, made from its capacity and page size
+
+    Returns:
+        raises `OutOfMemory` if what is not managed does not fit
+    """
     memory, held, timeline = make(capacity, page_size), Counter(), []
 
     def act(what, number):
@@ -430,7 +515,14 @@ def lora_sizes(
     layers,  # (in_features, out_features) of every linear layer with an adapter
     rank: int,
 ) -> list[int]:  # elements of every lora_A and lora_B
-    "The sizes of LoRA's matrices; raises `InputError` for a rank below 1."
+    """The sizes of LoRA's matrices; raises `InputError` for a rank below 1.
+
+    Args:
+        layers: (in_features, out_features) of every linear layer with an adapter
+
+    Returns:
+        elements of every lora_A and lora_B
+    """
     if not isinstance(rank, int) or rank < 1:
         raise InputError(f"rank {rank!r}; expected a whole number from 1 on")
     return [rank * side for sides in layers for side in sides]
@@ -438,5 +530,12 @@ def lora_sizes(
 def paged_share(
     sizes: list[int],  # elements of every trained tensor
 ) -> float:  # between 0 and 1
-    "The share of the optimizer's state that bitsandbytes' paged optimizers can page."
+    """The share of the optimizer's state that bitsandbytes' paged optimizers can page.
+
+    Args:
+        sizes: elements of every trained tensor
+
+    Returns:
+        between 0 and 1
+    """
     return sum(size for size in sizes if size >= PAGED_FROM) / sum(sizes)

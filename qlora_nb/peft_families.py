@@ -27,12 +27,25 @@ def mask_with(
     length: int,  # virtual tokens
     mask: torch.Tensor | None,  # (batch, tokens), 0 at padding
 ) -> torch.Tensor | None:  # (batch, length + tokens)
-    "The mask of a text behind virtual tokens, which are never padding."
+    """The mask of a text behind virtual tokens, which are never padding.
+
+    Args:
+        length: virtual tokens
+        mask: (batch, tokens), 0 at padding
+
+    Returns:
+        (batch, length + tokens)
+    """
     return None if mask is None else torch.cat([mask.new_ones(len(mask), length), mask], 1)
 
 # %% ../nbs/06_peft_families.ipynb #ce484c3d
 class PromptTuning(nn.Module):
-    "A frozen model that reads trained vectors before the text's own (arXiv 2104.08691)."
+    """A frozen model that reads trained vectors before the text's own (arXiv 2104.08691).
+
+    Args:
+        model: a transformers causal language model; frozen here
+        length: virtual tokens; they begin as random words of the vocabulary
+    """
 
     def __init__(
         self,
@@ -55,7 +68,15 @@ class PromptTuning(nn.Module):
         input_ids: torch.Tensor,  # (batch, tokens)
         attention_mask: torch.Tensor | None = None,  # (batch, tokens), 0 at padding; None: none
     ) -> torch.Tensor:  # float, (batch, tokens, vocabulary)
-        "Logits of the text's own tokens."
+        """Logits of the text's own tokens.
+
+        Args:
+            input_ids: (batch, tokens)
+            attention_mask: (batch, tokens), 0 at padding; None: none
+
+        Returns:
+            float, (batch, tokens, vocabulary)
+        """
         words = self.model.get_input_embeddings()(input_ids)
         prompt = self.vectors().to(words.dtype).expand(len(words), -1, -1)
         logits = self.model(inputs_embeds=torch.cat([prompt, words], 1), use_cache=False,
@@ -64,7 +85,13 @@ class PromptTuning(nn.Module):
 
 # %% ../nbs/06_peft_families.ipynb #1a110e0c
 class PTuning(PromptTuning):
-    "Prompt tuning whose vectors pass through a trained network first (arXiv 2103.10385)."
+    """Prompt tuning whose vectors pass through a trained network first (arXiv 2103.10385).
+
+    Args:
+        model: a transformers causal language model; frozen here
+        length: virtual tokens
+        hidden: width of the network; None: that of the model
+    """
 
     def __init__(
         self,
@@ -88,13 +115,26 @@ def keys_and_values(
     model: nn.Module,  # a transformers causal language model
     **text,  # input_ids or inputs_embeds, one row
 ) -> torch.Tensor:  # (layers, 2, heads, tokens, head width)
-    "What attention keeps of a text: the keys, rotated to their places, and the values."
+    """What attention keeps of a text: the keys, rotated to their places, and the values.
+
+    Args:
+        model: a transformers causal language model
+        **text: input_ids or inputs_embeds, one row
+
+    Returns:
+        (layers, 2, heads, tokens, head width)
+    """
     layers = model(**text, use_cache=True).past_key_values.layers
     return torch.stack([torch.stack([layer.keys[0], layer.values[0]]) for layer in layers])
 
 # %% ../nbs/06_peft_families.ipynb #9f17bbc0
 class PrefixTuning(nn.Module):
-    "A frozen model whose attention finds trained keys and values in each layer (arXiv 2101.00190)."
+    """A frozen model whose attention finds trained keys and values in each layer (arXiv 2101.00190).
+
+    Args:
+        model: a transformers causal language model; frozen here
+        length: virtual tokens; they begin as what random words leave behind
+    """
 
     def __init__(
         self,
@@ -113,7 +153,15 @@ class PrefixTuning(nn.Module):
         input_ids: torch.Tensor,  # (batch, tokens)
         attention_mask: torch.Tensor | None = None,  # (batch, tokens), 0 at padding; None: none
     ) -> torch.Tensor:  # float, (batch, tokens, vocabulary)
-        "Logits of the text's own tokens."
+        """Logits of the text's own tokens.
+
+        Args:
+            input_ids: (batch, tokens)
+            attention_mask: (batch, tokens), 0 at padding; None: none
+
+        Returns:
+            float, (batch, tokens, vocabulary)
+        """
         cache, dtype = DynamicCache(), self.model.get_input_embeddings().weight.dtype
         for i, layer in enumerate(self.prefix.to(dtype)):
             cache.update(*layer[:, None].expand(-1, len(input_ids), -1, -1, -1), i)
@@ -122,7 +170,12 @@ class PrefixTuning(nn.Module):
 
 # %% ../nbs/06_peft_families.ipynb #32a43c90
 class Bottleneck(nn.Module):
-    "A frozen layer followed by down, GELU, up, and a path around them (arXiv 1902.00751)."
+    """A frozen layer followed by down, GELU, up, and a path around them (arXiv 1902.00751).
+
+    Args:
+        base_layer: the last linear layer of attention or feed-forward; frozen here
+        size: width of the narrow part
+    """
 
     def __init__(
         self,
@@ -147,7 +200,15 @@ def replace_layers(
     model: nn.Module,  # changed in place; frozen apart from what the new layers train
     makers: dict,  # end of a layer's name, as in "attention.dense" -> function layer -> new layer
 ) -> list:  # the new layers
-    "Put new layers in the place of old ones; raises `InputError` if a name matches nothing."
+    """Put new layers in the place of old ones; raises `InputError` if a name matches nothing.
+
+    Args:
+        model: changed in place; frozen apart from what the new layers train
+        makers: end of a layer's name, as in "attention.dense" -> function layer -> new layer
+
+    Returns:
+        the new layers
+    """
     found = {end: [name for name, _ in model.named_modules() if name.endswith("." + end)]
              for end in makers}
     for end, names in found.items():
@@ -162,7 +223,12 @@ def replace_layers(
 
 # %% ../nbs/06_peft_families.ipynb #dccecd26
 class IA3(nn.Module):
-    "A frozen linear layer, a trained factor for each output or input of it (arXiv 2205.05638)."
+    """A frozen linear layer, a trained factor for each output or input of it (arXiv 2205.05638).
+
+    Args:
+        base_layer: has in_features and out_features; frozen here
+        on_input: scale the inputs instead of the outputs
+    """
 
     def __init__(
         self,

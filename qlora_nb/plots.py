@@ -24,7 +24,11 @@ FONTS = ["Noto Sans CJK JP", "Noto Sans JP", "IPAexGothic", "IPAGothic", "Hiragi
          "Yu Gothic", "Meiryo", "TakaoGothic", "MS Gothic"]
 
 def japanese_font() -> str | None:  # the name of an installed font with kanji, or None
-    "A font that can draw Japanese text, if the machine has one."
+    """A font that can draw Japanese text, if the machine has one.
+
+    Returns:
+        the name of an installed font with kanji, or None
+    """
     installed = {font.name for font in font_manager.fontManager.ttflist}
     return next((name for name in FONTS if name in installed), None)
 
@@ -43,7 +47,14 @@ def use_style() -> None:
 
 # %% ../nbs/plots.ipynb #cc450ffe
 class Slider:
-    "Pictures behind a slider, as HTML: it moves in a notebook and on a page without a kernel."
+    """Pictures behind a slider, as HTML: it moves in a notebook and on a page without a kernel.
+
+    Args:
+        draw: position -> a matplotlib figure, which is closed afterwards
+        positions: what the slider can be set to, in order
+        start: the position that is shown first
+        label: what a position means, with its unit
+    """
 
     def __init__(
         self,

@@ -32,7 +32,14 @@ from .lora import LoRALinear, check_fit, scaling
 def linear_layers(
     model,  # any module: of transformers, quantized or not, with or without LoRA
 ) -> dict[str, nn.Module]:  # name -> nn.Linear (or bitsandbytes' kinds of it) or Linear4bit
-    "The layers that are quantized and adapted: all linear ones but the output head."
+    """The layers that are quantized and adapted: all linear ones but the output head.
+
+    Args:
+        model: any module: of transformers, quantized or not, with or without LoRA
+
+    Returns:
+        name -> nn.Linear (or bitsandbytes' kinds of it) or Linear4bit
+    """
     head, table = _end(model, "output"), _end(model, "input")
     return {
         name: layer for name, layer in model.named_modules()
@@ -57,7 +64,16 @@ def quantize_model(
     compute_dtype: torch.dtype | None = None,  # of the products; None: that of the input
     skip: tuple[str, ...] = (),  # names, or last parts of names, of layers that stay as they are
 ):  # -> the same model
-    "Replace the linear layers by 4-bit ones; raises `InputError` where there is none, or again."
+    """Replace the linear layers by 4-bit ones; raises `InputError` where there is none, or again.
+
+    Args:
+        model: any module with linear layers in float, changed in place
+        codebook: a name of `codebook`, or 16 values in float32
+        block_size: weights that share one absmax
+        double_quantization: keep the absmax in 8 bits
+        compute_dtype: of the products; None: that of the input
+        skip: names, or last parts of names, of layers that stay as they are
+    """
     layers = linear_layers(model)
     for name, layer in layers.items():
         if not layer.weight.is_floating_point():
@@ -103,7 +119,12 @@ def replace_layers(
     model,  # changed in place
     layers: dict[str, nn.Module],  # name -> what shall stand there
 ) -> None:
-    "Put modules in the places of others."
+    """Put modules in the places of others.
+
+    Args:
+        model: changed in place
+        layers: name -> what shall stand there
+    """
     for name, layer in layers.items():
         above, _, last = name.rpartition(".")
         setattr(model.get_submodule(above), last, layer)
@@ -113,7 +134,12 @@ def prepare_model(
     model,  # quantized or not, changed in place
     recompute: bool = False,  # checkpoint: keep each layer's input only, run it again in backward
 ):  # -> the same model
-    "Freeze everything and lift what is not quantized to float32, as peft's k-bit preparation."
+    """Freeze everything and lift what is not quantized to float32, as peft's k-bit preparation.
+
+    Args:
+        model: quantized or not, changed in place
+        recompute: checkpoint: keep each layer's input only, run it again in backward
+    """
     if recompute and not hasattr(model, "enable_input_require_grads"):
         raise InputError(f"a {type(model).__name__} has no switch for checkpointing; use "
                          "`qlora_nb.checkpointing` on its parts")
@@ -133,7 +159,11 @@ def prepare_model(
 def has_lora(
     model,  # any module
 ) -> bool:
-    "Whether there is LoRA of this library in it."
+    """Whether there is LoRA of this library in it.
+
+    Args:
+        model: any module
+    """
     return any(isinstance(layer, LoRALinear) for layer in model.modules())
 
 # %% ../nbs/08_qlora.ipynb #2d96f58a
@@ -145,7 +175,16 @@ def insert_lora(
     target_modules: "str | list[str]" = "all-linear",  # or names, or last parts of names
     rank_stabilized: bool = False,  # multiply by alpha / sqrt(rank) instead
 ):  # -> the same model
-    "Put LoRA around linear layers; raises `InputError` for names or a rank that do not fit."
+    """Put LoRA around linear layers; raises `InputError` for names or a rank that do not fit.
+
+    Args:
+        model: any module, quantized or not, changed in place; its weights are frozen
+        rank: r, at most the smaller side of each layer
+        alpha: the update is multiplied by alpha / rank
+        dropout: in front of the update
+        target_modules: or names, or last parts of names
+        rank_stabilized: multiply by alpha / sqrt(rank) instead
+    """
     if has_lora(model):
         raise InputError("the model has LoRA already; merge it first, or load the base model again")
     layers = linear_layers(model)
@@ -175,7 +214,12 @@ def stay_narrow(
     model,  # prepared for training, with 4-bit layers, changed in place
     dtype: torch.dtype,  # of the arithmetic: torch.float16 or torch.bfloat16
 ):  # -> the same model
-    "Embeddings, head and all between the norms in 16 bits; raises `InputError` for other norms."
+    """Embeddings, head and all between the norms in 16 bits; raises `InputError` for other norms.
+
+    Args:
+        model: prepared for training, with 4-bit layers, changed in place
+        dtype: of the arithmetic: torch.float16 or torch.bfloat16
+    """
     kinds = {type(module) for module in model.modules() if type(module).__name__.endswith("Norm")}
     others = sorted(kind.__name__ for kind in kinds if not issubclass(kind, nn.LayerNorm))
     table, head = _end(model, "input"), _end(model, "output")
@@ -212,7 +256,14 @@ PREFIX = "base_model.model."  # what peft puts before the name of a layer
 def adapter_weights(
     model,  # with LoRA
 ) -> dict[str, torch.Tensor]:  # name in a PEFT file -> weight; shares the model's memory
-    "The trained weights under peft's names."
+    """The trained weights under peft's names.
+
+    Args:
+        model: with LoRA
+
+    Returns:
+        name in a PEFT file -> weight; shares the model's memory
+    """
     return {PREFIX + name: weight for name, weight in model.state_dict().items()
             if ".lora_A." in name or ".lora_B." in name}
 
@@ -222,7 +273,13 @@ def save_adapter(
     folder,  # made if missing
     base_model: str = "",  # name or folder of the base model, for whoever loads the adapter
 ) -> None:
-    "Save LoRA as a PEFT adapter: adapter_config.json and adapter_model.safetensors."
+    """Save LoRA as a PEFT adapter: adapter_config.json and adapter_model.safetensors.
+
+    Args:
+        model: with LoRA
+        folder: made if missing
+        base_model: name or folder of the base model, for whoever loads the adapter
+    """
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, LoRALinear)}
     if not layers:
         raise InputError("the model has no LoRA; there is nothing to save")
@@ -252,7 +309,12 @@ def load_adapter(
     model,  # the base model, changed in place; LoRA of the adapter's shape may be on it already
     folder,  # of a PEFT adapter
 ):  # -> the same model
-    "Put a saved LoRA adapter on its base model; raises `InputError` where the two do not fit."
+    """Put a saved LoRA adapter on its base model; raises `InputError` where the two do not fit.
+
+    Args:
+        model: the base model, changed in place; LoRA of the adapter's shape may be on it already
+        folder: of a PEFT adapter
+    """
     config, weights = _read_adapter(Path(folder))
     names = sorted({key.removeprefix(PREFIX).rpartition(".lora_")[0] for key in weights})
     ranks, alphas = ({name: _by_pattern(config.get(pattern), name, config[usual]) for name in names}
@@ -336,7 +398,11 @@ def load_4bit(
     folder,  # a checkpoint that transformers and bitsandbytes, or `save_4bit`, saved in 4 bits
     device: "torch.device | str" = "cpu",
 ):  # -> a transformers model with Linear4bit layers
-    "Load a 4-bit checkpoint without bitsandbytes; raises `InputError` for what is none."
+    """Load a 4-bit checkpoint without bitsandbytes; raises `InputError` for what is none.
+
+    Args:
+        folder: a checkpoint that transformers and bitsandbytes, or `save_4bit`, saved in 4 bits
+    """
     folder, config = Path(folder), AutoConfig.from_pretrained(folder)
     how = getattr(config, "quantization_config", None) or {}
     if how.get("quant_method") != "bitsandbytes" or not how.get("load_in_4bit"):
@@ -390,7 +456,12 @@ def save_4bit(
     model,  # of `quantize_model`, without LoRA
     folder,  # must not exist
 ) -> None:
-    "Save a 4-bit model as transformers and bitsandbytes do, whole or not at all."
+    """Save a 4-bit model as transformers and bitsandbytes do, whole or not at all.
+
+    Args:
+        model: of `quantize_model`, without LoRA
+        folder: must not exist
+    """
     layers = [layer for layer in model.modules() if isinstance(layer, Linear4bit)]
     if not hasattr(model, "config"):
         raise InputError(f"a {type(model).__name__} has no configuration that could be saved; "
@@ -425,7 +496,12 @@ def merge_lora(
     model,  # with LoRA, over float or 4-bit layers, changed in place
     requantize: bool = False,  # quantize merged 4-bit layers again, at the price of a second error
 ):  # -> the same model in float32, without LoRA; requantized, the rest keeps its dtype
-    "Add each update to its weight, dequantized where the base was in 4 bits, all in float32."
+    """Add each update to its weight, dequantized where the base was in 4 bits, all in float32.
+
+    Args:
+        model: with LoRA, over float or 4-bit layers, changed in place
+        requantize: quantize merged 4-bit layers again, at the price of a second error
+    """
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, LoRALinear)}
     if not layers:
         raise InputError("the model has no LoRA; there is nothing to merge")

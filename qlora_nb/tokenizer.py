@@ -25,7 +25,15 @@ def train_sentencepiece(
     symbols: tuple = ("<NL>",),  # pieces that are always cut out whole
     **options,  # further options of SentencePieceTrainer, which win over rinna's
 ) -> None:
-    "Train a SentencePiece model with the settings of rinna's Japanese GPT-NeoX models."
+    """Train a SentencePiece model with the settings of rinna's Japanese GPT-NeoX models.
+
+    Args:
+        texts: an iterable of lines
+        path: where the model file is written
+        vocab_size: an upper bound
+        symbols: pieces that are always cut out whole
+        **options: further options of SentencePieceTrainer, which win over rinna's
+    """
     settings = dict(
         model_type="unigram", byte_fallback=True, add_dummy_prefix=False,
         remove_extra_whitespaces=False, user_defined_symbols=list(symbols),
@@ -64,7 +72,16 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
 
 # %% ../nbs/12_tokenizer.ipynb #aa30a020
 class SentencePieceModel(NamedTuple):
-    "What a SentencePiece model file holds, as far as a tokenizer needs it."
+    """What a SentencePiece model file holds, as far as a tokenizer needs it.
+
+    Attributes:
+        pieces: (text, score, type) in the order of their ids
+        charsmap: the compiled table of the normalizer; empty when it has none
+        unigram: the algorithm is unigram, not BPE, word or char
+        byte_fallback: unknown characters become their UTF-8 bytes
+        dummy_prefix: a ▁ stands in front of every text
+        squeeze: white space is stripped and repeated spaces become one
+    """
     pieces: list  # (text, score, type) in the order of their ids
     charsmap: bytes  # the compiled table of the normalizer; empty when it has none
     unigram: bool  # the algorithm is unigram, not BPE, word or char
@@ -76,7 +93,11 @@ class SentencePieceModel(NamedTuple):
 def read_sentencepiece(
     path,  # a SentencePiece model: spiece.model, tokenizer.model
 ) -> SentencePieceModel:
-    "The content of a SentencePiece model, field numbers from its sentencepiece_model.proto."
+    """The content of a SentencePiece model, field numbers from its sentencepiece_model.proto.
+
+    Args:
+        path: a SentencePiece model: spiece.model, tokenizer.model
+    """
     top = list(_fields(Path(path).read_bytes()))
     trainer = {k: v for number, message in top if number == 2 for k, v in _fields(message)}
     normalizer = {k: v for number, message in top if number == 3 for k, v in _fields(message)}
@@ -185,7 +206,16 @@ def sentencepiece_tokenizer(
     added_tokens: dict = {},  # id -> AddedToken, behind the model's own pieces
     **special_tokens: str,  # bos_token, eos_token, pad_token, unk_token; else the model's own
 ) -> PreTrainedTokenizerFast:  # encodes, decodes, saves and reloads as SentencePiece does
-    "A tokenizer that agrees with SentencePiece, made of parts that `AutoTokenizer` reloads."
+    """A tokenizer that agrees with SentencePiece, made of parts that `AutoTokenizer` reloads.
+
+    Args:
+        path: a SentencePiece unigram model: spiece.model, tokenizer.model
+        added_tokens: id -> AddedToken, behind the model's own pieces
+        **special_tokens: bos_token, eos_token, pad_token, unk_token; else the model's own
+
+    Returns:
+        encodes, decodes, saves and reloads as SentencePiece does
+    """
     processor, model = _open_sentencepiece(path)
     tokenizer = Tokenizer(models.Unigram(
         _unigram(model), unk_id=processor.unk_id(), byte_fallback=model.byte_fallback))
@@ -300,7 +330,12 @@ def load_tokenizer(
     source,  # a local folder or a hub name
     revision: str | None = None,  # branch, tag or commit on the hub
 ) -> PreTrainedTokenizerFast:
-    "The tokenizer of a GPT-NeoX checkpoint, as it was when the model was trained."
+    """The tokenizer of a GPT-NeoX checkpoint, as it was when the model was trained.
+
+    Args:
+        source: a local folder or a hub name
+        revision: branch, tag or commit on the hub
+    """
     folder = Path(source)
     if not folder.is_dir():
         folder = hub_folder(str(source), FILES, revision)

@@ -281,11 +281,11 @@ def test_style_sheets_keep_what_a_page_needs():
 
 
 def test_links_between_notebooks_become_links_between_pages():
-    text = "[a](core.ipynb#x), [b](../setup.py), [c](../docs), `[d](core.ipynb)`"
+    text = "[a](core.ipynb#x), [b](../setup.py), [c](../docs), `[d](core.ipynb)` [e](#A-Part)"
     made = adapter.relinked(text, "index.ipynb")
     assert made == (f"[a](core.ipynb#x), [b]({project.source('setup.py')}), "
                     f"[c]({project.repository()}/tree/{project.settings()['branch']}/docs), "
-                    "`[d](core.ipynb)`")
+                    "`[d](core.ipynb)` [e](#a-part)")
     with pytest.raises(InputError, match="does not exist"):
         adapter.relinked("[a](../no/such/file)", "index.ipynb")
 

@@ -1,5 +1,7 @@
 """The house keeps its order: rooms import downwards only, and import little."""
 import ast
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,3 +66,36 @@ def test_owner_and_repository_stand_in_settings_only():
         if name and name not in generated and not name.endswith((".ipynb", ".safetensors")):
             text = (root / name).read_text(encoding="utf-8", errors="ignore")
             assert f"{user}/" not in text and f"{user}.github.io" not in text, name
+
+
+def test_the_package_offers_what_people_look_for_and_loads_nothing_before():
+    script = ("import sys, qlora_nb\n"
+              "assert 'torch' not in sys.modules and len(qlora_nb.__all__) >= 10\n"
+              "from qlora_nb import *\n"
+              "for name in qlora_nb.__all__:\n"
+              "    assert callable(globals()[name]) and name in dir(qlora_nb), name\n"
+              "try: qlora_nb.no_such_name\n"
+              "except AttributeError as error: print(error)")
+    done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True)
+    assert "no_such_name" in done.stdout, done.stderr
+
+
+def test_help_says_what_the_parameters_are():
+    from qlora_nb import blockwise, linear4bit
+    words = inspect.getdoc(blockwise.quantize)
+    for name in inspect.signature(blockwise.quantize).parameters:
+        assert re.search(rf"^    {name}: \w", words, re.M), name
+    assert "Returns:" in words
+    assert "Args:" in inspect.getdoc(linear4bit.Linear4bit.from_linear)
+
+
+def test_the_lower_rooms_cost_little_more_than_torch():
+    "Seconds of the processor, the least of three, in turns."
+    def seconds(line):
+        script = (f"import time; start = time.process_time(); {line}; "
+                  "print(time.process_time() - start)")
+        done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True, check=True)
+        return float(done.stdout)
+
+    pairs = [(seconds("import torch"), seconds("import qlora_nb.nf4")) for _ in range(3)]
+    assert min(ours for _, ours in pairs) < 1.5 * min(theirs for theirs, _ in pairs), pairs
