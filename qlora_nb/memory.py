@@ -1044,7 +1044,7 @@ def inference(
                     "CUDA context": CONTEXT if device == "cuda" else 0}
 
 # %% ../nbs/09_memory.ipynb #d2efe969
-NAMES = {"full": "full fine-tuning", "lora": "LoRA, 16-bit base", "lora8": "LoRA, 8-bit base",
+NAMES = {"full": "full fine-tuning", "lora": "LoRA, 16-bit base", "lora8": "LoRA, 8-bit base, not reentrant",
          "qlora": "QLoRA, NF4 base"}
 TYPICAL = Recipe(batch=4, sequence=1024, dropout=0.05, padding=True)
 
