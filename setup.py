@@ -32,6 +32,7 @@ compared = ["protobuf>=7.36"]
 nbdev = ["nbdev>=2.4.14,<3", "execnb<0.2", "fastcore<1.15", "ghapi<2", "fastgit<0.2"]
 dev = chapters + compared + nbdev + [
     "build", "jupyterlab", "hypothesis", "pytest", "pytest-timeout", "setuptools",
+    "tensorboardX",
 ]
 docs = nbdev + [
     "sphinx", "myst-nb", "sphinx-book-theme", "sphinx-copybutton", "beautifulsoup4", "tinycss2",

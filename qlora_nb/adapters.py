@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 
+import os
 import torch
 from huggingface_hub import save_torch_state_dict
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftModel, get_peft_model_state_dict
@@ -64,7 +65,7 @@ def open_adapter(
     Args:
         name: a folder, or owner/name on the hub
     """
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if not path.is_dir() and path.parts[:1] == ("runs",):  # where fine-tunes go, not an owner
         raise InputError(f"there is no {name} yet; run qlora-nb finetune first, or give --adapter")
     if not path.is_dir() and name.count("/") == 1 and not path.parent.is_dir():

@@ -454,7 +454,7 @@ def check_push(
     Returns:
         the files to upload, and the model card
     """
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.expanduser(folder))
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII):
         raise InputError(f"{name!r} is no name on the hub; expected owner/name")
     adapter = (folder / "adapter_config.json").is_file()
@@ -757,7 +757,7 @@ def _value(name: str, kind, given):
 def _configuration(file: str, options: type) -> dict:
     "The options in a JSON file: a plain object, or the record of a run."
     try:
-        content = json.loads(Path(file).expanduser().read_text(encoding="utf-8-sig"))
+        content = json.loads(Path(os.path.expanduser(file)).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"--config {file} cannot be read as JSON ({reason}); give a file as "

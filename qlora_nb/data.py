@@ -16,6 +16,7 @@ import hashlib
 import html
 import json
 import math
+import os
 import random
 import re
 import sys
@@ -137,7 +138,7 @@ def choose_format(
 
 def _family_name(name) -> str:
     "What tells the family: a name on the hub; of a folder its last part, and what it came from."
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     if not folder.is_dir():
         return str(name).lower()
     config = folder / "config.json"
@@ -682,7 +683,7 @@ def _hub_rows(
 # %% ../nbs/13_data.ipynb #ce122466
 def _rows(source, split: str, revision: str | None, report: DataReport) -> Iterable:
     "The rows of a file by its suffix, or of a data set on the hub."
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
     if path.is_dir():
         raise InputError(f"{source} is a folder; expected one file: {', '.join(READERS)}")

@@ -785,7 +785,7 @@ def run_folder(
     Args:
         output: the name of the folder, as given
     """
-    path = Path(output)
+    path = Path(os.path.expanduser(output))
     if os.path.islink(path) or path.name in ("", ".."):  # "." has no name, and a link stays a link
         path = Path(os.path.realpath(path))
     if str(path) != str(path).encode(errors="replace").decode():
@@ -1161,8 +1161,8 @@ def check_time(
         raise InputError(
             f"--model {options.model} is too large to train without a GPU: up to "
             f"{work / rate / DAY:,.0f} days on this processor, for {steps:,} steps at "
-            f"{rate / 1e9:.0f} billion operations a second; use an NVIDIA GPU, or the micro model, which takes about "
-            "a minute here, or insist with --device cpu")
+            f"{rate / 1e9:.0f} billion operations a second; use an NVIDIA GPU, or the micro model, "
+            "which takes about a minute here, or insist with --device cpu")
 
 # %% ../nbs/15_finetune.ipynb #45cd1ca3
 @contextmanager

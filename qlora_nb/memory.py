@@ -207,7 +207,7 @@ def read_shape(
     """
     if model in MODELS:
         return MODELS[model]
-    path = Path(model).expanduser()
+    path = Path(os.path.expanduser(model))
     if path.is_dir():
         path = path / "config.json"
     try:

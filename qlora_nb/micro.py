@@ -834,7 +834,7 @@ def make_micro(
     Returns:
         the recipe as recorded: fingerprints, machine, losses
     """
-    with whole_folder(folder) as fresh:
+    with whole_folder(folder, ["*"]) as fresh:
         home = fresh / "model"
         home.mkdir()
         train_tokenizer(home / "spiece.model", seed)

@@ -9,6 +9,7 @@ __all__ = ['FAMILY', 'BUFFERS', 'fetch_model', 'read_config', 'weight_files', 'c
 # %% ../nbs/models.ipynb #b550eb73
 import copy
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -40,7 +41,7 @@ def fetch_model(
     """
     if name == "micro":
         return micro_folder() / "model"
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     if not folder.is_dir():
         if folder.exists() or name.startswith((".", "/", "~")):
             raise InputError(f"no model folder at {name!r}; give micro, a folder, or a hub name")

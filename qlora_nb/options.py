@@ -177,16 +177,16 @@ def check_places(
     """
     for name in ("data", "eval_data"):
         file = getattr(options, name, None) or "micro"
-        if file != "micro" and _is_path(file) and not Path(file).expanduser().exists():
+        if file != "micro" and _is_path(file) and not Path(os.path.expanduser(file)).exists():
             raise InputError(f"there is no file {file}; check the path")
     model = getattr(options, "model", None)
-    if model and model.startswith((".", "/", "~")) and not Path(model).expanduser().exists():
+    if model and model.startswith((".", "/", "~")) and not Path(os.path.expanduser(model)).exists():
         raise InputError(f"there is no folder {model}; give a folder with a model, or a hub name")
     _check_adapter(getattr(options, "adapter", "none"))
     output = getattr(options, "output", None)
     if output is None or options.overwrite or getattr(options, "resume", False):
         return
-    path = Path(output).expanduser()
+    path = Path(os.path.expanduser(output))
     if os.path.isfile(path):
         raise InputError(f"--output {output} is a file; give a folder that does not exist yet")
     inside = set(os.listdir(path)) if os.path.isdir(path) else set()
@@ -196,12 +196,12 @@ def check_places(
 
 def _is_path(name: str) -> bool:
     "Whether a name can only be a file's."
-    files = (".json", ".jsonl", ".csv", ".parquet", ".txt", ".tsv", ".gz", ".xlsx")
+    files = (".json", ".jsonl", ".ndjson", ".csv", ".parquet", ".txt", ".tsv", ".gz", ".xlsx")
     return name.startswith((".", "/", "~")) or name.lower().endswith(files)
 
 def _check_adapter(adapter: str) -> None:
     "Raise `InputError` for an adapter that is a folder's name, without such a folder."
-    path = Path(adapter).expanduser()
+    path = Path(os.path.expanduser(adapter))
     if adapter == "none" or path.exists():
         return
     if path.parts[:1] == ("runs",):  # where fine-tunes go, not an owner on the hub
