@@ -12,6 +12,7 @@ __all__ = ['MODELS', 'METHODS', 'MONOMIALS', 'LOSS_CHUNK', 'CONTEXT', 'LEAN', 'G
 
 # %% ../nbs/09_memory.ipynb #3600fc72
 import json
+import os
 from collections import Counter
 from dataclasses import dataclass, replace
 from importlib.resources import files
