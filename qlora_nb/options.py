@@ -59,7 +59,7 @@ class FinetuneOptions:
 
     model: str = _option("micro", "micro (ships with the package), a local folder, or a hub name",
                          group="model, data and result")
-    data: str = _option("micro", "micro, a .json, .jsonl, .csv or .parquet file, or a hub name")
+    data: str = _option("micro", "micro, a .json, .jsonl, .csv, .tsv or .parquet file, or a hub name")
     output: Optional[str] = _option(None, "the folder to make (default: runs/MODEL)")
     preset: Optional[Preset] = _option(
         None, "values for what is not given (default: micro for the micro model, else standard)")
