@@ -4,7 +4,7 @@
 
 Each step is a process of its own. A step that fails does not stop those after it; the table at the
 end says which did, and the exit status is 1. Results are written where each script writes them,
-with the name of the GPU and the versions. Nothing is downloaded: chapter 16 runs on a checkpoint of
+with the name of the GPU and the versions. Nothing is downloaded: chapter 18 runs on a checkpoint of
 rinna 3.6b's true shape with random weights and the micro model's tokenizer, made in a temporary
 folder (7.2 GB). Without a GPU it exits with 2.
 """

@@ -1,4 +1,4 @@
-"""Does the job of chapter 16 fit a T4, and does the ledger say how tightly?
+"""Does the job of chapter 18 fit a T4, and does the ledger say how tightly?
 
     python benchmarks/t4_gpu.py [--limit-gb 15] [--steps 30]
     python benchmarks/t4_gpu.py --dry     no GPU: a tiny shape in float32; nothing is measured

@@ -68,6 +68,8 @@ def main() -> int:
         code = path.read_text(encoding="utf-8")
         if (made := documented(code)) != code:
             path.write_text(made, encoding="utf-8")
+    index = ROOT / settings()["lib_path"] / "_modidx.py"  # nbdev knows no appendix: its page has no `a_`
+    index.write_text(index.read_text(encoding="utf-8").replace("('a_", "('"), encoding="utf-8")
     return 0
 
 

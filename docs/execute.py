@@ -2,7 +2,7 @@
 
     python docs/execute.py                            all chapters
     python docs/execute.py nbs/00_bits.ipynb …        some
-    python docs/execute.py --flags gpu nbs/16_rinna.ipynb
+    python docs/execute.py --flags gpu nbs/18_rinna.ipynb
 
 nbdev's directives hold: a cell with `#| eval: false`, and one behind a flag of `tst_flags` in
 settings.ini (`#| gpu`, `#| slow`, `#| notest`) that --flags does not name, is not run and keeps
@@ -109,7 +109,7 @@ def main() -> int:
         parser.error(f"unknown flag {min(asked - known)!r}; known: {', '.join(sorted(known))}")
     missing = [path for path in args.notebooks if not path.is_file()]
     if missing:
-        parser.error(f"no notebook {str(missing[0])!r}; give paths such as nbs/core.ipynb")
+        parser.error(f"no notebook {str(missing[0])!r}; give paths such as nbs/a_core.ipynb")
     failed = []
     for path in map(Path.resolve, args.notebooks or notebooks()):
         start = time.perf_counter()

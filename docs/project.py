@@ -11,7 +11,7 @@ NBS = ROOT / "nbs"
 
 # The parts of the book. A chapter belongs to the last part whose first number is not above its own.
 PARTS = {0: "Numbers", 3: "Quantization", 5: "Adapters", 9: "Memory",
-         12: "A Japanese GPT-NeoX", 18: "Evidence"}
+         14: "A Japanese GPT-NeoX", 20: "Evidence"}
 APPENDIX = "Appendix"
 
 
@@ -62,8 +62,8 @@ def notebooks() -> list:
 
 
 def page(notebook: str) -> str:
-    "The name of a notebook's page: its own without the number, as nbdev links it."
-    return re.sub(r"^\d+[a-z]*_", "", Path(notebook).stem)
+    "The name of a notebook's page: its own without the number, or the `a_` of an appendix."
+    return re.sub(r"^(\d+[a-z]*|a)_", "", Path(notebook).stem)
 
 
 def part(notebook: str) -> str | None:

@@ -19,7 +19,7 @@ from project import NBS, ROOT
 from rehearse import call
 
 SHIPPED = ROOT / "docs" / "colab.txt"
-CHAPTERS = [NBS / name for name in ("03_blockwise.ipynb", "05_lora.ipynb", "12_tokenizer.ipynb")]
+CHAPTERS = [NBS / name for name in ("03_blockwise.ipynb", "05_lora.ipynb", "14_tokenizer.ipynb")]
 
 
 def versions(python: Path) -> dict[str, str]:

@@ -169,9 +169,9 @@ def test_colab_cell_installs_where_the_package_is_missing(monkeypatch):
 
 
 def test_readme_links_hold_from_the_root():
-    text = "[a](core.ipynb#x) [b](../LICENSE) [c](https://e.org/) `[d](core.ipynb)` [e](#here)"
-    assert readme.relinked(text) == ("[a](nbs/core.ipynb#x) [b](LICENSE) [c](https://e.org/) "
-                                     "`[d](core.ipynb)` [e](#here)")
+    text = "[a](a_core.ipynb#x) [b](../LICENSE) [c](https://e.org/) `[d](a_core.ipynb)` [e](#here)"
+    assert readme.relinked(text) == ("[a](nbs/a_core.ipynb#x) [b](LICENSE) [c](https://e.org/) "
+                                     "`[d](a_core.ipynb)` [e](#here)")
     with pytest.raises(InputError, match="does not exist"):
         readme.relinked("[a](99_nothing.ipynb)")
 
@@ -281,11 +281,11 @@ def test_style_sheets_keep_what_a_page_needs():
 
 
 def test_links_between_notebooks_become_links_between_pages():
-    text = "[a](core.ipynb#x), [b](../setup.py), [c](../docs), `[d](core.ipynb)` [e](#A-Part)"
+    text = "[a](a_core.ipynb#x), [b](../setup.py), [c](../docs), `[d](a_core.ipynb)` [e](#A-Part)"
     made = adapter.relinked(text, "index.ipynb")
-    assert made == (f"[a](core.ipynb#x), [b]({project.source('setup.py')}), "
+    assert made == (f"[a](a_core.ipynb#x), [b]({project.source('setup.py')}), "
                     f"[c]({project.repository()}/tree/{project.settings()['branch']}/docs), "
-                    "`[d](core.ipynb)` [e](#a-part)")
+                    "`[d](a_core.ipynb)` [e](#a-part)")
     with pytest.raises(InputError, match="does not exist"):
         adapter.relinked("[a](../no/such/file)", "index.ipynb")
 
@@ -296,9 +296,10 @@ def test_alerts_become_callouts():
 
 
 def test_chapters_stand_in_their_parts():
-    parts = ["00_bits", "02_nf4", "03_blockwise", "05_lora", "09_memory", "12_tokenizer",
-             "17_chat", "18_evaluate", "21_claims", "core", "index"]
+    parts = ["00_bits", "02_nf4", "03_blockwise", "05_lora", "09_memory", "14_tokenizer",
+             "19_chat", "20_evaluate", "23_claims", "a_core", "index"]
     assert [project.part(name) for name in parts] == [
         "Numbers", "Numbers", "Quantization", "Adapters", "Memory", "A Japanese GPT-NeoX",
         "A Japanese GPT-NeoX", "Evidence", "Evidence", "Appendix", None]
-    assert project.page("12_tokenizer.ipynb") == "tokenizer"
+    assert project.page("14_tokenizer.ipynb") == "tokenizer"
+    assert project.page("a_core.ipynb") == "core"

@@ -8,7 +8,7 @@ NBS = Path(__file__).parent.parent / "nbs"
 SKIPPED = "skipped: there is no GPU here"
 
 
-@pytest.mark.parametrize("name", ["11_paged", "16_rinna"])
+@pytest.mark.parametrize("name", ["13_paged", "18_rinna"])
 def test_cells_for_a_gpu_decide_in_their_own_code(name):
     cells = json.loads((NBS / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
@@ -19,5 +19,5 @@ def test_cells_for_a_gpu_decide_in_their_own_code(name):
 
 
 def test_colab_opens_the_real_job_on_a_gpu():
-    metadata = json.loads((NBS / "16_rinna.ipynb").read_text(encoding="utf-8"))["metadata"]
+    metadata = json.loads((NBS / "18_rinna.ipynb").read_text(encoding="utf-8"))["metadata"]
     assert metadata["accelerator"] == "GPU" and metadata["colab"] == {"gpuType": "T4"}
