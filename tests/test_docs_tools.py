@@ -283,7 +283,7 @@ def test_style_sheets_keep_what_a_page_needs():
 def test_links_between_notebooks_become_links_between_pages():
     text = "[a](a_core.ipynb#x), [b](../setup.py), [c](../docs), `[d](a_core.ipynb)` [e](#A-Part)"
     made = adapter.relinked(text, "index.ipynb")
-    assert made == (f"[a](a_core.ipynb#x), [b]({project.source('setup.py')}), "
+    assert made == (f"[a](core.ipynb#x), [b]({project.source('setup.py')}), "
                     f"[c]({project.repository()}/tree/{project.settings()['branch']}/docs), "
                     "`[d](a_core.ipynb)` [e](#a-part)")
     with pytest.raises(InputError, match="does not exist"):
