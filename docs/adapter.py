@@ -290,6 +290,25 @@ def folded(code: str) -> str | None:
     return {(True,): "Imports", (False,): "Settings"}.get(tuple(kinds), "Imports and settings")
 
 
+def parted(code: str) -> tuple[str, str, list]:
+    "A cell's code without its private definitions, these alone, and their names."
+    lines, start = code.split("\n"), 0
+    kept, helpers, names = [], [], []
+    for node in statements(code):
+        private = isinstance(node, DEFINITIONS) and node.name[0] == "_"
+        (helpers if private else kept).extend(lines[start:node.end_lineno])
+        names += [node.name] if private else []
+        start = node.end_lineno
+    kept += lines[start:]
+    return "\n".join(kept).strip("\n"), "\n".join(helpers).strip("\n"), names
+
+
+def fold(metadata: dict, label: str) -> dict:
+    "The metadata of a cell whose code is folded under a label."
+    return {**metadata, "tags": sorted({*metadata["tags"], "hide-input"}),
+            "mystnb": {"code_prompt_show": label, "code_prompt_hide": label}}
+
+
 def tags(cell: dict, found: set) -> list:
     "The tags by which MyST-NB hides or folds what the directives ask for."
     options = dict(re.findall(r"^#\|\s*([\w-]+)\s*:\s*(\w+)", text(cell), flags=re.M))
@@ -312,10 +331,15 @@ def code_cells(cell: dict, home: str | None, symbols: Symbols) -> list:
     found = set(cell["directives_"])
     code = re.sub(r"^#\|.*\n?", "", cell["source"], flags=re.M).strip("\n")
     metadata = {"tags": sorted({*cell["metadata"].get("tags", []), *tags(cell, found)})}
+    helpers = []
+    if EXPORTS & found and not cell["outputs"]:
+        code, rest, names = parted(code)
+        if rest:
+            helpers = [{**cell, "id": f"{cell['id']}-helpers", "source": rest,
+                        "metadata": fold(metadata, "Helpers: " + ", ".join(names))}]
     label = folded(code)
     if label:
-        metadata["tags"] = sorted({*metadata["tags"], "hide-input"})
-        metadata["mystnb"] = {"code_prompt_show": label, "code_prompt_hide": label}
+        metadata = fold(metadata, label)
     picture = [output for output in cell["outputs"] if "image/png" in output.get("data", {})]
     widths = [output["metadata"].get("image/png", {}).get("width") for output in picture]
     if picture:
@@ -326,10 +350,10 @@ def code_cells(cell: dict, home: str | None, symbols: Symbols) -> list:
     shown = {**cell, "source": code, "metadata": metadata}
     named = re.fullmatch(r"show_doc\((\w+)\)", code)
     if named or not code:
-        return []
+        return helpers
     exports = definitions(code) if EXPORTS & found else []
     return [shown, *(new_cell(entry(node, code, home, symbols), f"api-{node.name}")
-                     for node in exports)]
+                     for node in exports), *helpers]
 
 
 def figures(cells: list) -> list:

@@ -257,6 +257,13 @@ def test_cells_that_only_prepare_are_folded(code, label):
     assert adapter.folded(code) == label
 
 
+def test_private_definitions_stand_folded_below_the_public_ones():
+    code = "def _first(): return 1\n\n@cache\ndef shown():  # a comment\n    return _first()\n\nLIMIT = 2\n"
+    assert adapter.parted(code) == ("@cache\ndef shown():  # a comment\n    return _first()\n\nLIMIT = 2",
+                                    "def _first(): return 1", ["_first"])
+    assert adapter.parted("x = 1") == ("x = 1", "", [])
+
+
 # --- docs/finish.py ------------------------------------------------------------------------------
 
 @pytest.mark.parametrize(("markup", "made"), [
