@@ -22,19 +22,18 @@ import torch
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 import bitsandbytes as bnb
-from peft import prepare_model_for_kbit_training
 from transformers import (
     AutoModelForCausalLM, BitsAndBytesConfig, GPTNeoXConfig, GPTNeoXForCausalLM,
 )
 from transformers.utils import logging as transformers_logging
 
 from qlora_nb.core import InputError, machine, versions, write_json
-from qlora_nb.finetune import add_lora, spare_logits
+from qlora_nb.lean import training_loss
 from qlora_nb.memory import (
     CONTEXT, METHODS, Recipe, Shape, ledger, paged_bytes, read_shape, weight_parts,
 )
 from qlora_nb.models import load_base, pick_compute_dtype, pick_device
-from qlora_nb.qlora import stay_narrow
+from qlora_nb.prepare import prepare
 
 RESULTS = Path(__file__).parent / "results" / "memory_gpu.json"
 OPTIMIZERS = {"adamw_torch": torch.optim.AdamW, "adamw_8bit": bnb.optim.AdamW8bit,
@@ -84,17 +83,9 @@ def load(folder: str, recipe: Recipe, dtype: torch.dtype, device: torch.device):
         model = load_base(folder, recipe.quantization, recipe.double_quantization, dtype, device)
     model.config.use_cache = False
     model.set_attn_implementation(recipe.attention)
-    if recipe.quantization != "none":
-        model = prepare_model_for_kbit_training(model, recipe.checkpointing,
-                                                {"use_reentrant": False})
-    elif recipe.checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    if recipe.lean and recipe.quantization in ("nf4", "fp4"):
-        stay_narrow(model, dtype)
-    if recipe.rank:
-        targets = ",".join(recipe.targets) or "all-linear"
-        model = add_lora(model, recipe.rank, 16, recipe.dropout, targets)
-    return (spare_logits(model) if recipe.lean else model).train()
+    model = prepare(model, recipe.rank, 16, recipe.dropout, ",".join(recipe.targets) or "all-linear",
+                    dtype=dtype, gradient_checkpointing=recipe.checkpointing, narrow=recipe.lean)
+    return model.train()
 
 
 def step(model, optimizer, shape: Shape, recipe: Recipe, dtype: torch.dtype) -> None:
@@ -106,7 +97,8 @@ def step(model, optimizer, shape: Shape, recipe: Recipe, dtype: torch.dtype) -> 
         if recipe.padding:
             mask[0, recipe.sequence // 2:] = 0
         with torch.autocast(device.type, dtype=dtype):
-            loss = model(ids, attention_mask=mask, labels=ids).loss
+            batch = {"input_ids": ids, "attention_mask": mask, "labels": ids}
+            loss = training_loss(model, batch) if recipe.lean else model(**batch).loss
         loss.backward()
         del loss
     optimizer.step()

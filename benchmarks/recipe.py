@@ -45,13 +45,13 @@ from common import limit_memory, seconds
 from memory_gpu import save_random
 from qlora_nb.core import lacks_memory, machine, place, versions, write_json
 from qlora_nb.data import IGNORED, Collator
-from qlora_nb.finetune import (
-    load_data, matmul_rate, operations, prepare_training, spare_logits,
-)
+from qlora_nb.finetune import load_data, matmul_rate, operations
+from qlora_nb.lean import training_loss
 from qlora_nb.memory import read_shape
 from qlora_nb.micro import micro_folder
 from qlora_nb.models import guard_cpu_layers, load_base, pick_device, quantization_config
 from qlora_nb.options import FinetuneOptions, resolve
+from qlora_nb.prepare import prepare
 from qlora_nb.tokenizer import load_tokenizer
 
 RESULTS = Path(__file__).parent / "results"
@@ -101,8 +101,9 @@ class Contestant:
     def _make(self, folder: Path, tokenizer, dtype: torch.dtype):
         options, device = self.options, self.device
         if self.name == "ours":
-            model = prepare_training(load_base(folder, "nf4", True, dtype, device), options, device)
-            return spare_logits(model), Collator(tokenizer, packing=True)
+            model = prepare(load_base(folder, "nf4", True, dtype, device), options.rank,
+                            options.alpha, dtype=dtype, gradient_checkpointing=device.type == "cuda")
+            return model, Collator(tokenizer, packing=True)
         four_bit = quantization_config("nf4", True, dtype) if self.name == "plain" else None
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, device_map={"": device}, quantization_config=four_bit)
@@ -128,7 +129,9 @@ class Contestant:
         "One optimizer step on `rows`; the loss."
         torch.manual_seed(0)
         batch = send_to_device(self.collate([dict(row) for row in rows]), self.device)
-        loss = self.model(**batch).loss
+        with self.accelerator.autocast():
+            loss = (training_loss(self.model, batch) if self.name == "ours"
+                    else self.model(**batch).loss)
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.trained, self.options.max_grad_norm)
         before = self._allocated()

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PREFIX', 'READ', 'NEEDLESS', 'FIRST_WEIGHTS', 'linear_layers', 'quantize_model', 'replace_layers', 'prepare_model',
-           'has_lora', 'insert_lora', 'stay_narrow', 'is_narrow', 'adapter_weights', 'save_adapter', 'load_adapter',
-           'load_4bit', 'save_4bit', 'merge_lora']
+           'has_lora', 'insert_lora', 'keep_16_bit', 'Kept16Bit', 'is_kept_16_bit', 'adapter_weights', 'save_adapter',
+           'load_adapter', 'load_4bit', 'save_4bit', 'merge_lora']
 
 # %% ../nbs/08_qlora.ipynb #c1901a6a
 import copy
@@ -210,15 +210,18 @@ def _targets(layers: dict, wanted) -> list[str]:
     return [name for name in layers if any(_named(name, part) for part in wanted)]
 
 # %% ../nbs/08_qlora.ipynb #bdca4334
-def stay_narrow(
+def keep_16_bit(
     model,  # prepared for training, with 4-bit layers, changed in place
     dtype: torch.dtype,  # of the arithmetic: torch.float16 or torch.bfloat16
-):  # -> the same model
+) -> "Kept16Bit":  # a handle: its `remove()` takes everything back
     """Embeddings, head and all between the norms in 16 bits; raises `InputError` for other norms.
 
     Args:
         model: prepared for training, with 4-bit layers, changed in place
         dtype: of the arithmetic: torch.float16 or torch.bfloat16
+
+    Returns:
+        a handle: its `remove()` takes everything back
     """
     kinds = {type(module) for module in model.modules() if type(module).__name__.endswith("Norm")}
     others = sorted(kind.__name__ for kind in kinds if not issubclass(kind, nn.LayerNorm))
@@ -226,29 +229,53 @@ def stay_narrow(
     if others or not kinds or table is None or head is None:
         raise InputError(f"this model has {', '.join(others) or 'no norms and tables'}; only what "
                          "lies between a table, norms of the kind nn.LayerNorm and a head can be "
-                         "kept narrow: train without `stay_narrow`")
-    for end in (table, head):
-        end.to(dtype)
-    # Before the hook that asks for gradients, so that it asks the stream for them.
-    table.register_forward_hook(partial(_cast_output, torch.float32), prepend=True)
-    for module in model.modules():
-        if isinstance(module, nn.LayerNorm):
-            module.register_forward_hook(partial(_cast_output, dtype))
-    body = model.base_model  # without the head
-    body.forward = partial(_under_autocast, body, dtype)
-    return model
+                         "kept in 16 bits: train without `keep_16_bit`")
+    return Kept16Bit(model, dtype)
+
+class Kept16Bit:
+    "What `keep_16_bit` has changed: hooks, and the dtypes of table and head."
+
+    def __init__(self, model, dtype: torch.dtype):
+        self.ends = [(end, end.weight.dtype) for end in (_end(model, "input"), _end(model, "output"))]
+        for end, _ in self.ends:
+            end.to(dtype)
+        table, body, casts = self.ends[0][0], model.base_model, _Autocast(dtype)
+        self.hooks = [  # before the hook that asks for gradients, which then asks the stream
+            table.register_forward_hook(partial(_cast_output, torch.float32), prepend=True),
+            # Only under autocast do narrow and wide meet: in the body, the model without its head.
+            body.register_forward_pre_hook(casts.enter),
+            body.register_forward_hook(casts.leave, always_call=True),
+            *(module.register_forward_hook(partial(_cast_output, dtype))
+              for module in model.modules() if isinstance(module, nn.LayerNorm))]
+
+    def remove(self) -> None:
+        "The model as it was before."
+        for hook in self.hooks:
+            hook.remove()
+        for end, dtype in self.ends:
+            end.to(dtype)
 
 def _cast_output(dtype: torch.dtype, module, inputs, output):
     return output.to(dtype)
 
-def _under_autocast(body, dtype: torch.dtype, *args, **inputs):
-    "Only under autocast do narrow and wide meet."
-    with torch.autocast(body.get_input_embeddings().weight.device.type, dtype=dtype):
-        return type(body).forward(body, *args, **inputs)
+class _Autocast:
+    "Autocast around a module's forward pass, as two hooks."
 
-def is_narrow(model) -> bool:
-    "Whether `stay_narrow` has been here."
-    return isinstance(vars(getattr(model, "base_model", model)).get("forward"), partial)
+    def __init__(self, dtype: torch.dtype):
+        self.dtype, self.entered = dtype, []
+
+    def enter(self, module, inputs):
+        device = next(module.parameters()).device.type
+        self.entered.append(torch.autocast(device, dtype=self.dtype))
+        self.entered[-1].__enter__()
+
+    def leave(self, module, inputs, output):
+        self.entered.pop().__exit__(None, None, None)
+
+def is_kept_16_bit(model) -> bool:
+    "Whether `keep_16_bit` holds."
+    hooks = getattr(model, "base_model", model)._forward_pre_hooks.values()
+    return any(isinstance(getattr(hook, "__self__", None), _Autocast) for hook in hooks)
 
 # %% ../nbs/08_qlora.ipynb #681b23d9
 PREFIX = "base_model.model."  # what peft puts before the name of a layer
@@ -505,7 +532,7 @@ def merge_lora(
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, LoRALinear)}
     if not layers:
         raise InputError("the model has no LoRA; there is nothing to merge")
-    if is_narrow(model):
+    if is_kept_16_bit(model):
         raise InputError("the model was made to stay in 16 bits between its norms, which would "
                          "round the sum; save the adapter and merge it into the base model anew")
     replace_layers(model, {name: _merged(layer, requantize) for name, layer in layers.items()})

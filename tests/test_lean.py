@@ -4,11 +4,12 @@ import torch
 from accelerate.utils import send_to_device
 
 from qlora_nb.data import Collator
-from qlora_nb.finetune import add_lora, ask, mean_loss, set_up
+from qlora_nb.finetune import ask, mean_loss, set_up
+from qlora_nb.lean import training_loss
 from qlora_nb.micro import micro_folder
 from qlora_nb.models import load_base
 from qlora_nb.options import FinetuneOptions, resolve
-from qlora_nb.qlora import prepare_model
+from qlora_nb.prepare import prepare
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU here")
 WHERE = [("cpu", "bfloat16"), pytest.param("cuda", "bfloat16", marks=GPU),
@@ -25,18 +26,23 @@ def wide(chosen: FinetuneOptions):
     folder = micro_folder() / "model"
     base = load_base(folder, compute_dtype=getattr(torch, chosen.compute_dtype),
                      device=chosen.device, backend=chosen.backend)
-    base = prepare_model(base, chosen.gradient_checkpointing)
-    return add_lora(base, chosen.rank, chosen.alpha, backend=chosen.backend)
+    return prepare(base, chosen.rank, chosen.alpha, backend=chosen.backend, narrow=False,
+                   dtype=getattr(torch, chosen.compute_dtype),
+                   gradient_checkpointing=chosen.gradient_checkpointing)
 
 
-def losses(model, collator, rows: list[dict], steps: int, dtype: torch.dtype) -> list[float]:
+def own_loss(model, batch):
+    return model(**batch).loss
+
+
+def losses(model, loss_of, collator, rows: list[dict], steps: int, dtype: torch.dtype) -> list[float]:
     "Training losses over batches of 16 rows under autocast."
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
     scaler, found = torch.amp.GradScaler(model.device.type, enabled=dtype is torch.float16), []
     for step in range(steps):
         batch = send_to_device(collator(rows[16 * step:16 * (step + 1)]), model.device)
         with torch.autocast(model.device.type, dtype=dtype):
-            loss = model.train()(**batch).loss
+            loss = loss_of(model.train(), batch)
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
@@ -51,8 +57,8 @@ def test_the_lean_recipe_learns_what_the_wide_one_learns(backend, device, dtype)
     chosen, dtype = options(backend, device, dtype), getattr(torch, dtype)
     setup = set_up(chosen)
     rows = setup.data.train
-    lean = losses(setup.model, setup.data.collator, rows, 20, dtype)
-    plain = losses(wide(chosen), Collator(setup.tokenizer), rows, 20, dtype)
+    lean = losses(setup.model, training_loss, setup.data.collator, rows, 20, dtype)
+    plain = losses(wide(chosen), own_loss, Collator(setup.tokenizer), rows, 20, dtype)
     assert lean[0] == pytest.approx(plain[0], rel=2**-8)  # the first step sees rounding alone
     assert lean == pytest.approx(plain, rel=0.05) and lean[-1] < 0.6 * lean[0]
 

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import COMMAND
-from qlora_nb.finetune import Progress, log
+from qlora_nb.progress import Progress, log
 from qlora_nb.micro import micro_folder
 from test_cli import refused
 from test_resume import adapter_digest, kill_when
