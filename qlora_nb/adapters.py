@@ -27,11 +27,10 @@ from torch import nn
 from transformers import AutoConfig
 
 from .blockwise import from_bitsandbytes
-from qlora_nb.core import (
-    InputError, hub_folder, ignore_old_torchao, saving, whole_folder, write_json,
-)
+from .core import InputError, ignore_old_torchao, saving, whole_folder, write_json
 from .data import FORMATS, PromptFormat, choose_format, prompt_ids
 from .finetune import ask, log
+from .hub import hub_folder
 from .linear4bit import Linear4bit
 from .lora import LoRALinear
 from qlora_nb.models import (

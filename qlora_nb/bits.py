@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from .core import InputError
+from .show import PALETTE, mark, table
 
 # %% ../nbs/00_bits.ipynb #d1ed478f
 LAYOUTS = {  # dtype -> bits of the exponent, bits of the mantissa; one more bit is the sign
@@ -78,38 +79,20 @@ class BitStrip:
                          for label, bits, widths in self.rows)
 
     def _repr_html_(self) -> str:
-        body = "".join(_strip_row(*row) for row in self.rows)
-        return f'<table style="border-collapse:collapse;border:0">{_legend()}{body}</table>'
+        legend = " ".join(mark(name, color) for name, color in _PARTS.items())
+        return table([("", legend), *((label, _colored(*bits)) for label, *bits in self.rows)])
 
-# %% ../nbs/00_bits.ipynb #8b951b71
-#| code-fold: true
+_PARTS = {"sign": PALETTE["orange"], "exponent": PALETTE["sky"], "mantissa": PALETTE["yellow"]}
+
 def _cut(bits: str, widths) -> list[str]:
     "Cut a string into pieces of the given widths."
     ends = [sum(widths[: i + 1]) for i in range(len(widths))]
     return [bits[end - width : end] for width, end in zip(widths, ends)]
 
-def _colors() -> dict:
-    "Light grounds for dark digits: they read alike on a white and on a black page."
-    from qlora_nb.plots import PALETTE
-
-    return {"sign": PALETTE["orange"], "exponent": PALETTE["sky"], "mantissa": PALETTE["yellow"]}
-
-def _cell(text: str, color: str) -> str:
-    "One coloured span; the ink is fixed too, so no theme can make it unreadable."
-    style = f"background:{color};color:#000;padding:1px 3px;margin-right:1px;font-family:monospace"
-    return f'<span style="{style}">{text}</span>'
-
-def _legend() -> str:
-    "The first row of the table: which colour is which part."
-    cells = " ".join(_cell(name, color) for name, color in _colors().items())
-    return f'<tr style="background:none"><td></td><td style="text-align:left">{cells}</td></tr>'
-
-def _strip_row(label: str, bits: str, widths) -> str:
-    "One row: the label, and a span for every bit in the colour of its part."
-    parts = zip(_cut(bits, widths), _colors().values())
-    cells = "".join(_cell(bit, color) for part, color in parts for bit in part)
-    return (f'<tr style="background:none"><td style="text-align:right">{label}</td>'
-            f'<td style="text-align:left;white-space:nowrap">{cells}</td></tr>')
+def _colored(bits: str, widths) -> str:
+    "Every bit on the ground of its part."
+    return "".join(mark(bit, color) for part, color in zip(_cut(bits, widths), _PARTS.values())
+                   for bit in part)
 
 # %% ../nbs/00_bits.ipynb #1d972fd8
 def bit_strip(

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'InputError', 'unknown_name', 'whole_file', 'whole_folder', 'replace_folder', 'write_json', 'read_json',
-           'lacks_memory', 'saving', 'versions', 'machine', 'place', 'stored_result', 'ignore_old_torchao',
-           'hub_folder']
+           'lacks_memory', 'saving', 'versions', 'machine', 'place', 'stored_result', 'ignore_old_torchao']
 
 # %% ../nbs/a_core.ipynb #a2a77f05
 import difflib
@@ -18,7 +17,7 @@ import re
 import secrets
 import shutil
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -323,53 +322,3 @@ def ignore_old_torchao() -> None:
             del sys.modules["torchao"]
             if loaded:
                 sys.modules["torchao"] = loaded
-
-# %% ../nbs/a_core.ipynb #2f8ca127
-def hub_folder(
-    name: str,  # owner/name on the Hugging Face hub
-    patterns: list[str],  # which files are needed, as in ["*.json"]
-    revision: str | None = None,  # branch, tag or commit; default: main
-) -> Path:  # the local snapshot folder
-    """Fetch files of a model repository; raises `InputError` for an unknown name or no network.
-
-    Args:
-        name: owner/name on the Hugging Face hub
-        patterns: which files are needed, as in ["*.json"]
-        revision: branch, tag or commit; default: main
-
-    Returns:
-        the local snapshot folder
-    """
-    # Here, so that a command's help and a wrong option do not wait for it.
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    at = f"{name!r}" + (f" at revision {revision!r}" if revision else "")
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except HFValidationError:
-        raise InputError(f"{at} is neither a folder nor a hub name; expected owner/name") from None
-    except GatedRepoError:
-        raise InputError(f"{at} wants its terms accepted on the hub; do so, then `hf auth login`")
-    except RepositoryNotFoundError:
-        raise InputError(f"the hub has no public model {at}; check the spelling of owner/name")
-    except RevisionNotFoundError:
-        raise InputError(f"the hub has no {at}; leave the revision out or check its spelling")
-    except LocalEntryNotFoundError as error:
-        raise InputError(f"{at} is not on this machine, or not all of it, and the hub cannot be "
-                         "reached; check the network, or give a local folder") from error
-    except Exception as error:  # of the network, in the words of whatever library carries it
-        with suppress(Exception):
-            return Path(snapshot_download(name, revision=revision, allow_patterns=patterns,
-                                          local_files_only=True))
-        kept = "run the same command again: files that arrived whole are kept"
-        if getattr(error, "errno", None) == errno.ENOSPC:
-            raise InputError(f"the disk with {constants.HF_HUB_CACHE} is full, and {at} does not "
-                             "fit; make room, or let HF_HOME name another disk, and "
-                             f"{kept}") from error
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"the download of {at} broke off ({reason}); check the network and {kept}"
-                         ) from error

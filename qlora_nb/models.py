@@ -19,7 +19,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, GPTNeoXForCausalLM
 
-from .core import InputError, hub_folder, read_json
+from .core import InputError, read_json
+from .hub import hub_folder
 from .micro import micro_folder
 from .qlora import load_4bit, quantize_model
 

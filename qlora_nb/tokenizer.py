@@ -15,7 +15,8 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from .core import InputError, hub_folder, read_json, whole_file
+from .core import InputError, read_json, whole_file
+from .hub import hub_folder
 
 # %% ../nbs/14_tokenizer.ipynb #6e8a1b38
 def train_sentencepiece(

@@ -53,6 +53,13 @@ def test_import_needs_neither_nbdev_nor_jupyter():
     assert done.stdout.strip().endswith("imported"), done.stderr
 
 
+def test_a_lower_room_loads_no_client_of_the_hub():
+    script = ("import sys, qlora_nb.nf4, qlora_nb.hub\n"
+              "print(sorted({'huggingface_hub', 'transformers', 'matplotlib'} & set(sys.modules)))")
+    done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
 def test_owner_and_repository_stand_in_settings_only():
     root = PACKAGE.parent
     settings = (root / "settings.ini").read_text(encoding="utf-8")
