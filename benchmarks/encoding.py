@@ -22,10 +22,11 @@ import torch
 
 from common import seconds, timing_parser
 from qlora_nb.core import machine, versions, write_json
-from qlora_nb.data import FORMATS, conversations, encode_all, read_rows
+from qlora_nb.data import FORMATS, encode_all
 from qlora_nb.finetune import peak_memory, set_up, train
 from qlora_nb.micro import micro_folder
 from qlora_nb.options import FinetuneOptions, resolve
+from qlora_nb.readers import conversations, read_rows
 from qlora_nb.tokenizer import load_tokenizer
 
 RESULTS = Path(__file__).parent / "results" / "encoding.json"

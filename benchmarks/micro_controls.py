@@ -22,11 +22,11 @@ import torch
 from transformers import GPTNeoXForCausalLM
 
 from qlora_nb.core import machine, versions, write_json
-from qlora_nb.data import read_rows
 from qlora_nb.finetune import ask, set_up, train
 from qlora_nb.micro import cloze_prompts, micro_config, micro_folder
 from qlora_nb.models import load_base
 from qlora_nb.options import FinetuneOptions, resolve
+from qlora_nb.readers import read_rows
 from qlora_nb.tokenizer import load_tokenizer
 
 RESULTS = Path(__file__).parent / "results" / "micro_controls.json"

@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 from transformers import DynamicCache
 
 from qlora_nb.core import machine, versions, write_json
-from qlora_nb.data import FORMATS, Collator, conversations, encode_all, read_rows
+from qlora_nb.data import FORMATS, Collator, encode_all
 from qlora_nb.finetune import make_exam
 from qlora_nb.lora import LoRALinear
 from qlora_nb.micro import corpus, micro_folder, token_rows
@@ -31,6 +31,7 @@ from qlora_nb.models import load_base
 from qlora_nb.peft_families import (
     IA3, Bottleneck, PrefixTuning, PromptTuning, PTuning, replace_layers,
 )
+from qlora_nb.readers import conversations, read_rows
 from qlora_nb.tokenizer import load_tokenizer
 
 RESULTS = Path(__file__).parent / "results" / "peft_families.json"

@@ -29,12 +29,12 @@ from transformers.utils import logging as transformers_logging
 from common import limit_memory
 from memory_gpu import TINY, save_random
 from qlora_nb.core import InputError, machine, versions, write_json
-from qlora_nb.data import conversations, read_rows
 from qlora_nb.finetune import finetune, load_data, recipe_of
 from qlora_nb.memory import ledger, read_shape
 from qlora_nb.micro import micro_folder
 from qlora_nb.models import pick_device
 from qlora_nb.options import FinetuneOptions, resolve
+from qlora_nb.readers import conversations, read_rows
 from qlora_nb.tokenizer import load_tokenizer
 
 RESULTS = Path(__file__).parent / "results" / "t4_gpu.json"

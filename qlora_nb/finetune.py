@@ -42,9 +42,9 @@ from qlora_nb.core import (
     versions, whole_folder, write_json,
 )
 from qlora_nb.data import (
-    FORMATS, IGNORED, Collator, DataReport, choose_format, conversations, count_tokens, encode,
-    encode_all, prompt_ids, read_rows, split,
+    FORMATS, IGNORED, Collator, choose_format, count_tokens, encode, encode_all, prompt_ids, split,
 )
+from .readers import DataReport, conversations, read_rows
 from .lean import training_loss
 from qlora_nb.memory import (
     CONTEXT, Recipe, Shape, advice, as_options, first_that_fits, ledger, read_shape,
@@ -242,14 +242,14 @@ def pick_sequence_length(
 def read_conversations(
     source,  # a file, or a data set's name on the hub
     report: DataReport | None = None,
-) -> list:  # of `qlora_nb.data.conversations`
+) -> list:  # of `qlora_nb.readers.conversations`
     """The conversations in `source`; an `InputError` about a row names the source as well.
 
     Args:
         source: a file, or a data set's name on the hub
 
     Returns:
-        of `qlora_nb.data.conversations`
+        of `qlora_nb.readers.conversations`
     """
     rows = read_rows(source, report)
     try:

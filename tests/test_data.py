@@ -7,13 +7,11 @@ import pandas
 import pytest
 
 from qlora_nb.core import InputError
-from qlora_nb.data import (
-    FORMATS, IGNORED, DataReport, Examples, conversations, encode, encode_all, read_rows, split,
-    watched,
-)
+from qlora_nb.data import FORMATS, IGNORED, Examples, encode, encode_all, split
 from qlora_nb.finetune import load_data
 from qlora_nb.micro import micro_folder
 from qlora_nb.options import FinetuneOptions, resolve
+from qlora_nb.readers import DataReport, conversations, read_rows, watched
 from qlora_nb.tokenizer import load_tokenizer
 
 

@@ -5,8 +5,8 @@ import warnings
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from qlora_nb.data import read_rows
 from qlora_nb.micro import corpus, make_micro, micro_folder, questions
+from qlora_nb.readers import read_rows
 from qlora_nb.tokenizer import load_tokenizer
 
 TEXTS = ["ユーザー: 青森県の名産は何ですか。<NL>システム: ", "鬱蒼とした森 🦊", "  二つの  空白 ", "ｱﾙﾌｧ ＡＢＣ"]
