@@ -139,8 +139,7 @@ def parameters(node, notes: dict) -> list:
     found = list(zip(plain, defaults)) + list(zip(args.kwonlyargs, args.kw_defaults))
     stars = [("*", args.vararg), ("**", args.kwarg)]
     rows = [row("", arg, default, notes) for arg, default in found
-            if not (arg is plain[:1][:1] and arg.arg in ("self", "cls"))]
-    rows = [item for item in rows if item[0] not in ("self", "cls")]
+            if arg.arg not in ("self", "cls")]
     return rows + [row(star, arg, None, notes) for star, arg in stars if arg]
 
 
@@ -309,13 +308,32 @@ def fold(metadata: dict, label: str) -> dict:
             "mystnb": {"code_prompt_show": label, "code_prompt_hide": label}}
 
 
+def is_proof(node) -> bool:
+    "True for an assertion, for a call that asserts, and for a loop or block of nothing else."
+    if isinstance(node, (ast.For, ast.With, ast.If)):
+        return all(map(is_proof, node.body + getattr(node, "orelse", [])))
+    call = node.value if isinstance(node, ast.Expr) else None
+    name = ast.unparse(call.func).split(".")[-1] if isinstance(call, ast.Call) else ""
+    return isinstance(node, ast.Assert) or name.startswith(("assert_", "test_"))
+
+
+def label(cell: dict, code: str) -> str | None:
+    "What a folded cell of code is called: `#| collapse: LABEL`, or what its statements say."
+    named = re.search(r"^#\|\s*collapse\s*:\s*(.*\S)", text(cell), flags=re.M)
+    if named:
+        return named[1]
+    if "collapse" in cell["directives_"] and (body := statements(code)) and all(map(is_proof, body)):
+        return "Proof"
+    return folded(code)
+
+
 def tags(cell: dict, found: set) -> list:
     "The tags by which MyST-NB hides or folds what the directives ask for."
     options = dict(re.findall(r"^#\|\s*([\w-]+)\s*:\s*(\w+)", text(cell), flags=re.M))
     made = []
     if found & {"hide_input"} or options.get("echo") == "false":
         made.append("remove-input")
-    elif found & {"collapse", "collapse_input"} or options.get("code-fold") == "true":
+    elif found & {"collapse", "collapse:", "collapse_input"} or options.get("code-fold") == "true":
         made.append("hide-input")
     if found & {"hide_output"} or options.get("output") == "false":
         made.append("remove-output")
@@ -332,14 +350,14 @@ def code_cells(cell: dict, home: str | None, symbols: Symbols) -> list:
     code = re.sub(r"^#\|.*\n?", "", cell["source"], flags=re.M).strip("\n")
     metadata = {"tags": sorted({*cell["metadata"].get("tags", []), *tags(cell, found)})}
     helpers = []
-    if EXPORTS & found and not cell["outputs"]:
+    if EXPORTS & found and not cell["outputs"] and "collapse:" not in found:
         code, rest, names = parted(code)
         if rest:
             helpers = [{**cell, "id": f"{cell['id']}-helpers", "source": rest,
                         "metadata": fold(metadata, "Helpers: " + ", ".join(names))}]
-    label = folded(code)
-    if label:
-        metadata = fold(metadata, label)
+    prompt = label(cell, code)
+    if prompt:
+        metadata = fold(metadata, prompt)
     picture = [output for output in cell["outputs"] if "image/png" in output.get("data", {})]
     widths = [output["metadata"].get("image/png", {}).get("width") for output in picture]
     if picture:

@@ -2,7 +2,7 @@
 
 In a notebook a parameter's meaning stands behind it, where the eye looks. `help()` and editors read
 docstrings alone; so after every export each public definition of qlora_nb/ gets them, as sections
-`Args` and `Returns`.
+`Args` and `Returns`. Directives that nbdev leaves for Quarto, as `#| collapse: LABEL`, go.
 """
 import ast
 import re
@@ -48,7 +48,8 @@ def literal(text: str, indent: str) -> list:
 
 
 def documented(code: str) -> str:
-    "A module's source with the full docstrings."
+    "A module's source with the full docstrings, without directives."
+    code = re.sub(r"^#\|.*\n", "", code, flags=re.M)
     notes, lines = adapter.comments(code), code.split("\n")
     found = []
     for node in ast.parse(code).body:

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
 import adapter  # noqa: E402
 import colab  # noqa: E402
+import docstrings  # noqa: E402
 import finish  # noqa: E402
 import project  # noqa: E402
 import readme  # noqa: E402
@@ -238,6 +239,35 @@ def test_directives_hide_and_fold(tmp_path, symbols, monkeypatch):
     assert tags["import re"] == ["hide-input"] and tags["print(1)"] == ["remove-input"]
     assert tags["print(2)"] == ["hide-input"] and tags["print(3)"] == ["remove-input"]
     assert tags["print(4)"] == ["remove-output"] and "{py:function} scaled" in shown[-1][0]
+
+
+def test_a_folded_cell_has_a_label_of_its_own(tmp_path, symbols):
+    path = book(tmp_path / "00_toy.ipynb", "md:# Toy", "#| collapse: The fast way\nx = 2",
+                "#| collapse: Proof\nassert x == 2\nprint(x)", "#| collapse\nfor y in [x]:\n    assert y",
+                "#| collapse\nprint(1)", "#| collapse: Proof\n#| eval: false\nassert 3")
+    page = adapter.adapted(path, symbols)
+    cells = [cell for cell in page["cells"] if cell["cell_type"] == "code"]
+    assert [cell["metadata"]["tags"] for cell in cells] == [["hide-input"]] * 5
+    assert not any("#|" in "".join(cell["source"]) for cell in cells)
+    prompts = [cell["metadata"].get("mystnb", {}).get("code_prompt_show") for cell in cells]
+    assert prompts == ["The fast way", "Proof", "Proof", None, "Proof"]
+
+
+def test_a_label_does_not_reach_the_library(tmp_path):
+    from nbdev.export import nb_export
+    path = book(tmp_path / "toy.ipynb", "#| default_exp toy",
+                "#| collapse: The fast way\n#| export\ndef f(): return 1", "#| collapse: Proof\nassert f()")
+    nb_export(path, lib_path=tmp_path)
+    made = docstrings.documented((tmp_path / "toy.py").read_text(encoding="utf-8"))
+    assert "def f()" in made and "collapse" not in made and "assert" not in made
+
+
+@pytest.mark.parametrize(("code", "proof"), [
+    ("assert a\nassert b", True), ("test_eq(a, b)\ntorch.testing.assert_close(a, b)", True),
+    ("with pytest.raises(ValueError):\n    assert f()", True), ("a = 1\nassert a", False),
+    ("for a in b:\n    print(a)", False), ("print(a)", False)])
+def test_a_proof_is_made_of_assertions_only(code, proof):
+    assert all(map(adapter.is_proof, adapter.statements(code))) == proof
 
 
 def test_a_stored_widget_is_refused():
