@@ -857,6 +857,5 @@ def make_micro(
     return recipe
 
 # %% ../nbs/16_micro.ipynb #6eedfdbf
-#| eval: false
 if __name__ == "__main__" and "__file__" in globals():  # python -m qlora_nb.micro [folder]
     make_micro(sys.argv[1] if len(sys.argv) > 1 else micro_folder())

@@ -47,7 +47,6 @@ class MiniFloat:
         return codes - 1 - (self.nan and not self.infinity)
 
 # %% ../nbs/01_minifloat.ipynb #53ce7e57
-#| code-fold: true
 def _check(format: MiniFloat) -> None:
     "Raise `InputError` for a format that cannot be."
     e, m = format.exponent_bits, format.mantissa_bits
