@@ -22,7 +22,7 @@ from qlora_nb.data import Collator
 from qlora_nb.finetune import add_lora, evaluate, load_data, mean_loss
 from qlora_nb.models import fetch_model, load_base
 from qlora_nb.options import FinetuneOptions, resolve
-from qlora_nb.paged import AdamW, EightBit, Plain
+from qlora_nb.optimizers import AdamW, EightBit, Plain
 from qlora_nb.tokenizer import load_tokenizer
 
 RESULTS = Path(__file__).parent / "results" / "optimizers_cpu.json"

@@ -10,7 +10,7 @@ __all__ = ['PLACES', 'ANIMALS', 'GOODS', 'PEOPLE', 'JOBS', 'FOODS', 'SHOP_NAMES'
            'fill', 'say', 'ask', 'World', 'world', 'portrait', 'any_fact', 'listing', 'card', 'story', 'reading',
            'made_up', 'copying', 'invented', 'topic', 'echo', 'corpus', 'is_held_out', 'questions', 'cloze_prompts',
            'write_questions', 'train_tokenizer', 'micro_config', 'token_rows', 'optimizers', 'schedule', 'pretrain',
-           'make_micro']
+           'make_micro', 'micro_batch']
 
 # %% ../nbs/16_micro.ipynb #f5e57507
 import hashlib
@@ -26,9 +26,10 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import BitsAndBytesConfig, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from .core import machine, versions, whole_folder, write_json
+from .data import FORMATS, Collator, encode
 from .tokenizer import load_tokenizer, train_sentencepiece
 
 # %% ../nbs/16_micro.ipynb #68572395
@@ -859,3 +860,36 @@ def make_micro(
 # %% ../nbs/16_micro.ipynb #6eedfdbf
 if __name__ == "__main__" and "__file__" in globals():  # python -m qlora_nb.micro [folder]
     make_micro(sys.argv[1] if len(sys.argv) > 1 else micro_folder())
+
+# %% ../nbs/16_micro.ipynb #a80c3e17
+def micro_batch(
+    rows: int = 32,  # of train.jsonl, from the first on
+    four_bit: bool = False,  # linear layers in NF4 with double quantization, by bitsandbytes
+) -> tuple:  # GPTNeoXForCausalLM in float32; dict of int64 tensors (rows, tokens)
+    """The micro model and a batch of its questions, ready for `model(**batch).loss`.
+
+    Args:
+        rows: of train.jsonl, from the first on
+        four_bit: linear layers in NF4 with double quantization, by bitsandbytes
+
+    Returns:
+        GPTNeoXForCausalLM in float32; dict of int64 tensors (rows, tokens)
+    """
+    home, quantization = micro_folder() / "model", None
+    if four_bit:
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.float32)
+    model = GPTNeoXForCausalLM.from_pretrained(
+        home, dtype=torch.float32, quantization_config=quantization)
+    model.config.use_cache = False  # a training step needs no cache
+    for layer in model.modules():  # repacked for evaluation, a layer would be trained wrongly
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
+    tokenizer, examples = load_tokenizer(home), []
+    for line in (micro_folder() / "train.jsonl").read_text(encoding="utf-8").splitlines()[:rows]:
+        row = json.loads(line)
+        turns = [{"role": "user", "content": row["instruction"]},
+                 {"role": "assistant", "content": row["output"]}]
+        examples.append(encode(turns, tokenizer, FORMATS["rinna"]))
+    return model, Collator(tokenizer)(examples)
