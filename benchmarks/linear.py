@@ -23,10 +23,10 @@ from bitsandbytes.nn import Linear4bit as TheirLinear4bit
 from bitsandbytes.nn import Params4bit
 
 from common import seconds, timing_parser
-from qlora_nb.blockwise import CHUNK, can_compile
 from qlora_nb.core import machine, place, versions, write_json
 from qlora_nb.data import Collator
 from qlora_nb.finetune import add_lora, load_data
+from qlora_nb.kernels import CHUNK, can_compile
 from qlora_nb.linear4bit import Linear4bit
 from qlora_nb.lora import LoRALinear
 from qlora_nb.models import fetch_model, load_base

@@ -21,9 +21,10 @@ import bitsandbytes.functional as bnb
 
 from common import seconds, timing_parser
 from qlora_nb.bits import same_bits
-from qlora_nb.blockwise import can_compile, quantize
+from qlora_nb.blockwise import quantize
 from qlora_nb.core import machine, place, versions, write_json
 from qlora_nb.double_quant import double_quantize
+from qlora_nb.kernels import can_compile
 
 try:
     from torchao.quantization import to_nf4

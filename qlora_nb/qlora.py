@@ -21,12 +21,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
-from .blockwise import QuantizedTensor, join_tensors, read_tensors, save_tensors
+from .blockwise import QuantizedTensor
 from qlora_nb.core import (
     InputError, saving, unknown_name, whole_file, whole_folder, write_json,
 )
 from .linear4bit import Linear4bit
 from .lora import LoRALinear, check_fit, scaling
+from .storage import join_tensors, read_tensors, save_tensors
 
 # %% ../nbs/08_qlora.ipynb #2a0ffd5f
 def linear_layers(

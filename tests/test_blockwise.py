@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from qlora_nb.bits import same_bits
 from qlora_nb.blockwise import (
-    BITSANDBYTES, CHUNK, can_compile, dequantize, from_bitsandbytes, from_tensors, ladder,
-    load_tensors, quantize, save_tensors, to_bitsandbytes, to_tensors,
+    BITSANDBYTES, dequantize, from_bitsandbytes, ladder, quantize, to_bitsandbytes,
 )
 from qlora_nb.core import InputError
 from qlora_nb.double_quant import double_quantize
+from qlora_nb.kernels import CHUNK, can_compile
 from qlora_nb.nf4 import codebook
+from qlora_nb.storage import from_tensors, load_tensors, save_tensors, to_tensors
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 BLOCK_SIZES = (64, 128, 256, 512, 1024, 2048, 4096)
@@ -166,7 +167,7 @@ def test_compiled_code_gives_the_same_bits(kind, block_size, dtype):
 
 
 def test_large_tensors_are_compiled_unasked(monkeypatch):
-    import qlora_nb.blockwise as module
+    import qlora_nb.kernels as module
 
     asked = []
     monkeypatch.setattr(module, "_compiled", lambda function, *variant: asked.append(1) or function)
@@ -180,7 +181,8 @@ def test_large_tensors_are_compiled_unasked(monkeypatch):
 
 FALLBACK = """
 import sys, warnings, torch
-from qlora_nb.blockwise import CHUNK, can_compile, quantize
+from qlora_nb.blockwise import quantize
+from qlora_nb.kernels import CHUNK, can_compile
 x = torch.randn(CHUNK + 5, generator=torch.Generator().manual_seed(0))
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
@@ -204,8 +206,9 @@ ALONE = """
 import sys
 sys.modules["bitsandbytes"] = None  # an import of it now fails
 import torch
-from qlora_nb.blockwise import load_tensors, quantize, save_tensors
+from qlora_nb.blockwise import quantize
 from qlora_nb.double_quant import double_quantize
+from qlora_nb.storage import load_tensors, save_tensors
 q = double_quantize(quantize(torch.randn(100, 64)))
 save_tensors(sys.argv[1], {"w": q})
 print(torch.equal(load_tensors(sys.argv[1])["w"].dequantize(), q.dequantize()))
