@@ -33,14 +33,14 @@ class PromptFormat:
     """How a dialogue becomes the text that a model family was trained on.
 
     Attributes:
-        user: stands before what the user says
-        assistant: stands before the answer
-        newline: stands between turns and for each line break inside one
+        user: comes before what the user says
+        assistant: comes before the answer
+        newline: comes between turns, and replaces each line break inside one
     """
     name: str
-    user: str  # stands before what the user says
-    assistant: str  # stands before the answer
-    newline: str  # stands between turns and for each line break inside one
+    user: str  # comes before what the user says
+    assistant: str  # comes before the answer
+    newline: str  # comes between turns, and replaces each line break inside one
 
     def turn(
         self,
@@ -55,12 +55,12 @@ class PromptFormat:
     def quoted(
         self,
         content: str,
-        lead: str = "",  # what stands before it; nothing: its first line could open a turn, too
+        lead: str = "",  # what comes before it; nothing: its first line could open a turn, too
     ) -> str:
         """The content, with each line in 「」 that the model would read as the start of a turn.
 
         Args:
-            lead: what stands before it; nothing: its first line could open a turn, too
+            lead: what comes before it; nothing: its first line could open a turn, too
         """
         if not re.search("[:：﹕︓]", content):
             return content
@@ -91,7 +91,7 @@ def _fitted(format: PromptFormat, tokenizer) -> PromptFormat:
     return replace(format, newline=" ")
 
 def _knows(tokenizer, piece: str) -> bool:
-    "Whether a piece stands in the vocabulary; a list of all pieces would take milliseconds."
+    "Whether a piece is in the vocabulary; a list of all pieces would take milliseconds."
     id = tokenizer.convert_tokens_to_ids(piece)
     return id is not None and tokenizer.convert_ids_to_tokens(id) == piece
 
@@ -104,7 +104,7 @@ def _ids(
                      return_attention_mask=False, return_token_type_ids=False)["input_ids"]
 
 # %% ../nbs/15_data.ipynb #e2f16157
-# What stands in a model's name -> its format, the special before the general.
+# A part of a model's name -> its format, the special before the general.
 FAMILIES = {"bilingual-gpt-neox": "rinna-4b", "japanese-gpt-neox": "rinna", "rinna": "rinna",
             "japanese-large-lm": "line"}
 
@@ -200,7 +200,7 @@ def _joined(
     for part, graded in parts:
         ids += part
         labels += part if graded or train_on_prompt else [IGNORED] * len(part)
-        if behind_answer and not graded:  # the token here stands where the answer's end would
+        if behind_answer and not graded:  # the token here is where the answer's end would be
             labels[len(ids) - len(part)] = end
         behind_answer = graded
     return {"input_ids": [*ids, end], "labels": [*labels, end]}
@@ -424,7 +424,7 @@ def split(
     held_out: float,  # a share below 1, or a number of conversations
     seed: int,
 ) -> tuple[list, list]:  # (training, held-out)
-    """Divide conversations by their first question, so that no question stands on both sides.
+    """Divide conversations by their first question, so that no question is on both sides.
 
     Args:
         held_out: a share below 1, or a number of conversations
