@@ -29,9 +29,8 @@ from transformers.utils import logging as transformers_logging
 
 from qlora_nb.core import InputError, machine, versions, write_json
 from qlora_nb.lean import training_loss
-from qlora_nb.memory import (
-    CONTEXT, METHODS, Recipe, Shape, ledger, paged_bytes, read_shape, weight_parts,
-)
+from qlora_nb.activations import ledger
+from qlora_nb.memory import CONTEXT, METHODS, Recipe, Shape, paged_bytes, read_shape, weight_parts
 from qlora_nb.models import load_base, pick_compute_dtype, pick_device
 from qlora_nb.prepare import prepare
 
@@ -43,7 +42,7 @@ SIZES = [(1, 512), (1, 2048), (4, 512), (4, 1024), (8, 1024)]  # batch, sequence
 GROUPS = [  # what a model is loaded and adapted with; all sizes are run on each
     dict(lean=True), dict(lean=True, dropout=0.05, padding=True), dict(),
     dict(optimizer="adamw_torch"), dict(optimizer="paged_adamw_8bit", rank=64),
-    dict(checkpointing=False), dict(dropout=0.05, padding=True), dict(rank=64),
+    dict(gradient_checkpointing=False), dict(dropout=0.05, padding=True), dict(rank=64),
     dict(targets=("query_key_value",)), dict(double_quantization=False),
     dict(attention="eager"), METHODS["lora"], METHODS["lora8"], METHODS["full"],
 ]
@@ -84,7 +83,8 @@ def load(folder: str, recipe: Recipe, dtype: torch.dtype, device: torch.device):
     model.config.use_cache = False
     model.set_attn_implementation(recipe.attention)
     model = prepare(model, recipe.rank, 16, recipe.dropout, ",".join(recipe.targets) or "all-linear",
-                    dtype=dtype, gradient_checkpointing=recipe.checkpointing, narrow=recipe.lean)
+                    dtype=dtype, narrow=recipe.lean,
+                    gradient_checkpointing=recipe.gradient_checkpointing)
     return model.train()
 
 

@@ -30,7 +30,8 @@ from common import limit_memory
 from memory_gpu import TINY, save_random
 from qlora_nb.core import InputError, machine, versions, write_json
 from qlora_nb.finetune import finetune, load_data, recipe_of
-from qlora_nb.memory import ledger, read_shape
+from qlora_nb.activations import ledger
+from qlora_nb.memory import read_shape
 from qlora_nb.micro import micro_folder
 from qlora_nb.models import pick_device
 from qlora_nb.options import FinetuneOptions, resolve

@@ -12,7 +12,7 @@ _PLACES = {
     "quantize": "blockwise", "dequantize": "blockwise", "Linear4bit": "linear4bit",
     "quantize_model": "qlora", "prepare_model": "qlora", "insert_lora": "qlora",
     "merge_lora": "qlora", "save_adapter": "qlora", "load_adapter": "qlora",
-    "ledger": "memory", "Recipe": "memory", "load_tokenizer": "tokenizer",
+    "ledger": "activations", "Recipe": "memory", "load_tokenizer": "tokenizer",
 }
 __all__ = [*_PLACES]
 

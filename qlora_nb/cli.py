@@ -29,10 +29,9 @@ from rich.table import Table
 
 from . import __version__
 from .core import InputError, unknown_name
-from qlora_nb.memory import (
-    GPUS, LEAN, METHODS, Ledger, Recipe, Shape, check_size, fits, largest_batch, largest_sequence,
-    ledger, read_shape, usable_bytes,
-)
+from .activations import LEAN, Ledger, ledger
+from .fits import GPUS, fits, largest_batch, largest_sequence, usable_bytes
+from .memory import METHODS, Recipe, Shape, check_size, read_shape
 from qlora_nb.options import (
     PRESETS, ChatOptions, CompletionOptions, FinetuneOptions, GenerateOptions, MemoryOptions,
     MergeOptions, PushOptions, RunsOptions, as_text, check_places, check_sampling, resolve,
@@ -90,7 +89,7 @@ def memory_table(
 ) -> Table:
     "The parts of a ledger."
     recipe = entry.recipe
-    how = "with" if recipe.checkpointing else "without"
+    how = "with" if recipe.gradient_checkpointing else "without"
     table = Table("part", "bytes", "GB", title=f"{recipe.batch} x {recipe.sequence} tokens, "
                                                f"{how} checkpointing")
     for name, size in entry.parts.items():
@@ -230,7 +229,7 @@ def _recipe(options: MemoryOptions, shape: Shape) -> Recipe:
         targets=() if names == "all-linear" else tuple(names.split(",")),
         dropout=options.dropout, optimizer=options.optimizer, batch=options.batch_size,
         sequence=length, padding=True, attention=options.attention,
-        checkpointing=options.gradient_checkpointing, lean=shape.family in LEAN,
+        gradient_checkpointing=options.gradient_checkpointing, lean=shape.family in LEAN,
     )
     return replace(recipe, **METHODS[options.method])
 

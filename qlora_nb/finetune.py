@@ -46,10 +46,9 @@ from qlora_nb.data import (
 )
 from .readers import DataReport, conversations, read_rows
 from .lean import training_loss
-from qlora_nb.memory import (
-    CONTEXT, Recipe, Shape, advice, as_options, first_that_fits, ledger, read_shape,
-)
-from .memory import linear_layers as matrices_of
+from .activations import ledger
+from .fits import advice, as_options, first_that_fits
+from .memory import CONTEXT, Recipe, Shape, layer_matrices, read_shape
 from .micro import micro_folder
 from qlora_nb.models import (
     fetch_model, load_base, pick_backend, pick_compute_dtype, pick_device, read_config,
@@ -831,7 +830,8 @@ def recipe_of(
         optimizer=options.optimizer or ("paged_adamw_32bit" if cuda else "adamw_torch"),
         batch=min(options.batch_size, len(rows)),
         sequence=max(len(row["input_ids"]) for row in rows), padding=True,
-        checkpointing=recomputes(options, device), device="cuda" if cuda else "cpu", lean=True,
+        gradient_checkpointing=recomputes(options, device), lean=True,
+        device="cuda" if cuda else "cpu",
     )
 
 def recomputes(options: FinetuneOptions, device: torch.device) -> bool:
@@ -900,7 +900,7 @@ def operations(
     Args:
         recompute: checkpointing: forward twice
     """
-    layer = sum(inputs * outputs for inputs, outputs in matrices_of(shape).values())
+    layer = sum(inputs * outputs for inputs, outputs in layer_matrices(shape).values())
     weights = shape.layers * layer + shape.vocab * shape.hidden
     return (6 if recompute else 4) * weights * tokens
 

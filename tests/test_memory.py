@@ -6,7 +6,9 @@ import pytest
 
 from bad_inputs.memory import CONFIG
 from qlora_nb.core import InputError
-from qlora_nb.memory import MODELS, Recipe, inference, ledger, read_shape
+from qlora_nb.activations import ledger
+from qlora_nb.fits import inference
+from qlora_nb.memory import MODELS, Recipe, read_shape
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def test_the_command_prints_the_library_s_ledger(called):
     assert done.returncode == 0, done.stderr
     entry = ledger("rinna/japanese-gpt-neox-3.6b", Recipe(
         quantization="none", batch=2, sequence=512, dropout=0.05, padding=True, lean=True,
-        checkpointing=False))
+        gradient_checkpointing=False))
     assert bytes_printed(done.stdout) == entry.parts | {"total": entry.total}
     assert "T4" in done.stdout and "H200" not in done.stdout
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(600)
 sys.path.insert(0, str(ROOT / "docs"))
 import adapter  # noqa: E402
 import project  # noqa: E402
-from qlora_nb import memory  # noqa: E402
+from qlora_nb import activations, fits, memory  # noqa: E402
 
 
 # --- the site, a server and a tab ----------------------------------------------------------------
@@ -405,7 +405,7 @@ def test_search_finds_a_definition_and_opens_its_page(tab):
 
 @pytest.mark.parametrize(("words", "place"), [
     ("insert_lora", "qlora.html#qlora_nb.qlora.insert_lora"),
-    ("largest_batch", "memory.html#qlora_nb.memory.largest_batch"),
+    ("largest_batch", "fits.html#qlora_nb.fits.largest_batch"),
     ("qlora_nb.blockwise.quantize()", "blockwise.html#qlora_nb.blockwise.quantize")])
 def test_search_offers_the_definition_first(tab, words, place):
     page = tab.open("index")
@@ -519,7 +519,7 @@ def test_the_pdf_holds_every_chapter(pages, looked):
 ASK = """(choices) => choices.map((choice) => {
   const box = document.querySelector('.memory-calculator'), field = box.querySelector('form').elements;
   for (const [name, value] of Object.entries(choice))
-    if (name === 'checkpointing') field[name].checked = value; else field[name].value = value;
+    if (name === 'gradient_checkpointing') field[name].checked = value; else field[name].value = value;
   box.querySelector('form').dispatchEvent(new Event('input'));
   return [box.dataset.bytes ?? null, box.dataset.largest ?? null,
           box.querySelector('.answer').textContent];
@@ -528,30 +528,30 @@ ASK = """(choices) => choices.map((choice) => {
 
 def test_the_calculator_equals_the_library(tab):
     "Every model and method, to the byte, over ranks, batches, lengths and GPUs."
-    page = tab.open("memory")
+    page = tab.open("fits")
     sizes = [(1, 1, 1), (8, 3, 257), (64, 16, 512)]
     choices = [
-        dict(model=model, method=method, checkpointing=on, rank=rank, batch=batch, sequence=sequence,
-             gpu=list(memory.GPUS)[i % len(memory.GPUS)])
+        dict(model=model, method=method, gradient_checkpointing=on, rank=rank, batch=batch,
+             sequence=sequence, gpu=list(fits.GPUS)[i % len(fits.GPUS)])
         for i, (model, method, on, (rank, batch, sequence)) in enumerate(itertools.product(
             memory.MODELS, memory.METHODS, (False, True), sizes))]
-    fits = 0
+    held = 0
     for choice, (found, largest, answer) in zip(choices, page.evaluate(ASK, choices)):
-        given = {name: choice[name] for name in ("rank", "batch", "sequence", "checkpointing")}
-        lean = memory.read_shape(choice["model"]).family in memory.LEAN
-        recipe = replace(memory.TYPICAL, lean=lean, **given | memory.METHODS[choice["method"]])
-        entry = memory.ledger(choice["model"], recipe)
+        given = {name: choice[name] for name in ("rank", "batch", "sequence", "gradient_checkpointing")}
+        lean = memory.read_shape(choice["model"]).family in activations.LEAN
+        recipe = replace(fits.TYPICAL, lean=lean, **given | memory.METHODS[choice["method"]])
+        entry = activations.ledger(choice["model"], recipe)
         assert json.loads(found) == list(entry.parts.values()), choice
         assert json.loads(largest) == [
-            memory.largest_batch(choice["model"], recipe, choice["gpu"]),
-            memory.largest_sequence(choice["model"], recipe, choice["gpu"])], choice
-        assert ("does not fit" not in answer) == memory.fits(entry, choice["gpu"])
-        fits += memory.fits(entry, choice["gpu"])
-    assert 0 < fits < len(choices) and tab.faults == [] and tab.foreign == []
+            fits.largest_batch(choice["model"], recipe, choice["gpu"]),
+            fits.largest_sequence(choice["model"], recipe, choice["gpu"])], choice
+        assert ("does not fit" not in answer) == fits.fits(entry, choice["gpu"])
+        held += fits.fits(entry, choice["gpu"])
+    assert 0 < held < len(choices) and tab.faults == [] and tab.foreign == []
 
 
 def test_the_calculator_shows_what_it_counts_and_refuses_what_it_cannot(tab):
-    page = tab.open("memory")
+    page = tab.open("fits")
     lines = page.locator(".memory-calculator li").all_inner_texts()
     assert len(lines) == 11 and lines[-1].startswith("total")
     assert page.locator(".memory-calculator .bar span").count() == 10

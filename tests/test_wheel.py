@@ -46,7 +46,7 @@ from pathlib import Path
 from torch import nn, ones
 from qlora_nb import Linear4bit, insert_lora, merge_lora, quantize_model
 from qlora_nb.core import stored_result
-from qlora_nb.memory import Calculator
+from qlora_nb.fits import Calculator
 
 print(qlora_nb.__file__)
 assert (Path(qlora_nb.__file__).parent / "py.typed").is_file()
