@@ -47,6 +47,7 @@ from torch import nn, ones
 from qlora_nb import Linear4bit, insert_lora, merge_lora, quantize_model
 from qlora_nb.core import stored_result
 from qlora_nb.fits import Calculator
+from qlora_nb.micro import facts
 
 print(qlora_nb.__file__)
 assert (Path(qlora_nb.__file__).parent / "py.typed").is_file()
@@ -54,6 +55,7 @@ model = quantize_model(nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(12
 assert any(isinstance(part, Linear4bit) for part in model.modules())
 model(ones(2, 64)).sum()
 assert "rinna" in Calculator()._repr_html_() and stored_result("compare_methods")["runs"]
+assert len(facts()) > 1_000  # the tables of the micro model's world
 """
     where = run(python, "-c", script, cwd=tmp_path).splitlines()[0]
     assert Path(where).is_relative_to(python.parents[1]), where
