@@ -13,20 +13,22 @@ import tempfile
 from pathlib import Path
 
 from qlora_nb.core import machine, versions, write_json
-from qlora_nb.finetune import evaluate, set_up, train
-from qlora_nb.options import FinetuneOptions, resolve
+from qlora_nb.exam import evaluate
+from qlora_nb.finetune import set_up, train
+from qlora_nb.options import FinetuneOptions
+from qlora_nb.plan import make_plan
 
 RESULTS = Path(__file__).parent / "results" / "backends.json"
 
 
 def run(backend: str, seed: int) -> dict:
     "Train once and ask every held-out question."
-    options = resolve(FinetuneOptions(backend=backend, seed=seed, eval_steps=0, save_steps=100_000))
-    setup = set_up(options)
+    plan = make_plan(FinetuneOptions(backend=backend, seed=seed, eval_steps=0, save_steps=100_000))
+    setup = set_up(plan)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = train(setup, options, folder)
+        trainer = train(setup, folder)
     exam = setup.data.exams["held-out"]
-    found = evaluate(setup.model, setup.tokenizer, exam, options.max_new_tokens, 128)
+    found = evaluate(setup.model, setup.tokenizer, exam, plan.max_new_tokens, 128)
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     return {"backend": backend, "seed": seed, "exact_match": found["exact_match"],
             "loss": found["loss"], "answers": found["answers"], "train_losses": losses}

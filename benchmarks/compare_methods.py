@@ -20,8 +20,10 @@ import torch
 
 from common import stored_runs
 from qlora_nb.core import machine, versions, write_json
-from qlora_nb.finetune import evaluate, set_up, train
+from qlora_nb.exam import evaluate
+from qlora_nb.finetune import set_up, train
 from qlora_nb.options import FinetuneOptions, resolve
+from qlora_nb.plan import make_plan
 
 RESULTS = Path(__file__).parent / "results" / "compare_methods.json"
 OPTIONS = FinetuneOptions(eval_steps=0, save_steps=100_000)
@@ -39,15 +41,15 @@ DTYPES = ("bfloat16", "float32")  # of the arithmetic and of the base model's un
 def run(method: str, dtype: str, seed: int, **changes) -> dict:
     "Train once and ask every held-out question."
     chosen = METHODS[method] | changes
-    options = resolve(replace(OPTIONS, seed=seed, compute_dtype=dtype, **chosen))
+    plan = make_plan(replace(OPTIONS, seed=seed, compute_dtype=dtype, **chosen))
     torch.manual_seed(seed)
-    setup = set_up(options, full=method == "full fine-tuning")
+    setup = set_up(plan, full=method == "full fine-tuning")
     with tempfile.TemporaryDirectory() as folder:
-        trainer = train(setup, options, folder)
-    result = {"method": method, "dtype": dtype, "seed": seed, "rate": options.learning_rate,
+        trainer = train(setup, folder)
+    result = {"method": method, "dtype": dtype, "seed": seed, "rate": plan.learning_rate,
               "processor": machine()["processor"]}  # runs of several machines may stand together
     for name, exam in setup.data.exams.items():
-        found = evaluate(setup.model, setup.tokenizer, exam, options.max_new_tokens, 128)
+        found = evaluate(setup.model, setup.tokenizer, exam, plan.max_new_tokens, 128)
         result[name] = {"exact_match": found["exact_match"], "loss": found["loss"]}
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     return result | {"train_loss": losses[-1], "steps": trainer.state.global_step}

@@ -23,11 +23,13 @@ import torch
 from common import seconds, timing_parser
 from qlora_nb.core import machine, versions, write_json
 from qlora_nb.data import FORMATS, encode_all
-from qlora_nb.finetune import peak_memory, set_up, train
+from qlora_nb.finetune import set_up, train
 from qlora_nb.micro import micro_folder
-from qlora_nb.options import FinetuneOptions, resolve
+from qlora_nb.options import FinetuneOptions
+from qlora_nb.plan import make_plan
 from qlora_nb.readers import conversations, read_rows
 from qlora_nb.tokenizer import load_tokenizer
+from qlora_nb.trainer import peak_memory
 
 RESULTS = Path(__file__).parent / "results" / "encoding.json"
 ROWS, MANY = 10_000, 200_000
@@ -77,11 +79,10 @@ def first_step(path: str) -> None:
     process = psutil.Process()
     idle = process.memory_info().rss
     with tempfile.TemporaryDirectory() as folder:
-        options = resolve(FinetuneOptions(data=path, steps=1, held_out=8, eval_steps=0,
-                                          output=f"{folder}/run"))
-        setup = set_up(options)
-        peak = peak_memory(setup.device)
-        trainer = train(setup, options, Path(folder) / "work")
+        plan = make_plan(FinetuneOptions(data=path, steps=1, held_out=8, eval_steps=0))
+        setup = set_up(plan)
+        peak = peak_memory(plan.device)
+        trainer = train(setup, Path(folder) / "work")
     cpu = process.cpu_times()
     print(json.dumps({
         "seconds_to_first_step": round(trainer.clock.until_first, 1),

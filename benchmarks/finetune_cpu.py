@@ -20,8 +20,11 @@ import torch
 
 from qlora_nb.core import machine, versions, write_json
 from qlora_nb.data import count_tokens
-from qlora_nb.finetune import peak_memory, set_up
-from qlora_nb.options import FinetuneOptions, resolve
+from qlora_nb.finetune import set_up
+from qlora_nb.lean import training_loss
+from qlora_nb.options import FinetuneOptions
+from qlora_nb.plan import make_plan
+from qlora_nb.trainer import peak_memory
 
 RESULTS = Path(__file__).parent / "results" / "finetune_cpu.json"
 CPU = torch.device("cpu")
@@ -36,10 +39,10 @@ class Method:
     "A model with its optimizer, and the batches that all methods share."
 
     def __init__(self, name: str):
-        options = resolve(FinetuneOptions(**METHODS[name]))
-        setup = set_up(options, full=name == "full fine-tuning")
+        plan = make_plan(FinetuneOptions(**METHODS[name]))
+        setup = set_up(plan, full=name == "full fine-tuning")
         self.model = setup.model.train()
-        rows, size = setup.data.train, options.batch_size
+        rows, size = setup.data.train, plan.batch_size
         self.batches = [setup.data.collator(rows[i:i + size]) for i in range(0, 20 * size, size)]
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-4)
@@ -49,7 +52,7 @@ class Method:
         tokens, start = 0, time.perf_counter()
         for i in range(count):
             batch = self.batches[i % len(self.batches)]
-            self.model(**batch).loss.backward()
+            training_loss(self.model, batch).backward()
             self.optimizer.step()
             self.optimizer.zero_grad()
             tokens += count_tokens(batch)

@@ -25,12 +25,14 @@ from bitsandbytes.nn import Params4bit
 from common import seconds, timing_parser
 from qlora_nb.core import machine, place, versions, write_json
 from qlora_nb.data import Collator
-from qlora_nb.finetune import add_lora, load_data
+from qlora_nb.exam import load_data
 from qlora_nb.kernels import CHUNK, can_compile
 from qlora_nb.linear4bit import Linear4bit
 from qlora_nb.lora import LoRALinear
 from qlora_nb.models import fetch_model, load_base
-from qlora_nb.options import FinetuneOptions, resolve
+from qlora_nb.options import FinetuneOptions
+from qlora_nb.plan import make_plan
+from qlora_nb.prepare import add_lora
 from qlora_nb.tokenizer import load_tokenizer
 
 RESULTS = Path(__file__).parent / "results"
@@ -86,7 +88,7 @@ class Trainer:
     "The micro model with adapters on every linear layer of its blocks, and steps to take."
 
     def __init__(self, who: str, device: torch.device):
-        self.options = resolve(FinetuneOptions())
+        self.plan = make_plan(FinetuneOptions())
         folder = fetch_model("micro")
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         model = load_base(folder, "nf4" if who == THEIRS else "none", compute_dtype=dtype,
@@ -96,13 +98,13 @@ class Trainer:
             for name, layer in list(model.gpt_neox.layers.named_modules()):
                 if isinstance(layer, torch.nn.Linear):
                     layer = LoRALinear(Linear4bit.from_linear(layer, compute_dtype=dtype),
-                                       self.options.rank, self.options.alpha)
+                                       self.plan.rank, self.plan.alpha)
                     model.gpt_neox.layers.set_submodule(name, layer)
             self.model = model
         else:
-            self.model = add_lora(model, self.options.rank, self.options.alpha)
+            self.model = add_lora(model, self.plan.rank, self.plan.alpha)
         tokenizer = load_tokenizer(folder)
-        rows, size = load_data(self.options, tokenizer, 512).train, self.options.batch_size
+        rows, size = load_data(self.plan, tokenizer).train, self.plan.batch_size
         collate = Collator(tokenizer)
         self.batches = [{key: value.to(device) for key, value in collate(rows[i:i + size]).items()}
                         for i in range(0, 20 * size, size)]

@@ -21,9 +21,11 @@ from torch.nn.functional import kl_div
 
 from qlora_nb.core import machine, versions, write_json
 from qlora_nb.data import Collator
-from qlora_nb.finetune import evaluate, set_up, train
+from qlora_nb.exam import evaluate
+from qlora_nb.finetune import set_up, train
 from qlora_nb.models import fetch_model, load_base
-from qlora_nb.options import FinetuneOptions, resolve
+from qlora_nb.options import FinetuneOptions
+from qlora_nb.plan import make_plan
 from qlora_nb.qlora import has_lora, load_adapter, merge_lora, save_4bit, save_adapter
 
 RESULTS = Path(__file__).parent / "results" / "merging.json"
@@ -70,17 +72,17 @@ def bytes_to_keep(name: str, model, folder: Path) -> int:
 
 def run(seed: int) -> list[dict]:
     "Train one adapter and measure every way to use it."
-    options = resolve(FinetuneOptions(backend="reference", seed=seed, eval_steps=0,
-                                      save_steps=100_000))
-    setup = set_up(options)
+    plan = make_plan(FinetuneOptions(backend="reference", seed=seed, eval_steps=0,
+                                     save_steps=100_000))
+    setup = set_up(plan)
     exam, collator, rows = setup.data.exams["held-out"], Collator(setup.tokenizer), []
     with tempfile.TemporaryDirectory() as folder:
-        train(setup, options, folder)
+        train(setup, folder)
         save_adapter(setup.model, Path(folder) / "adapter")
         truth = graded_log_probabilities(setup.model, exam, collator)
         for name, model in ways(setup.model, Path(folder) / "adapter").items():
             guess = graded_log_probabilities(model, exam, collator)
-            answers = evaluate(model, setup.tokenizer, exam, options.max_new_tokens, 128)
+            answers = evaluate(model, setup.tokenizer, exam, plan.max_new_tokens, 128)
             divergence = kl_div(guess, truth, reduction="batchmean", log_target=True)
             rows.append({"way": name, "seed": seed, "kl": float(divergence),
                          "exact_match": answers["exact_match"],

@@ -22,10 +22,12 @@ import torch
 from transformers import GPTNeoXForCausalLM
 
 from qlora_nb.core import machine, versions, write_json
-from qlora_nb.finetune import ask, set_up, train
+from qlora_nb.exam import ask
+from qlora_nb.finetune import set_up, train
 from qlora_nb.micro import cloze_prompts, micro_config, micro_folder
 from qlora_nb.models import load_base
-from qlora_nb.options import FinetuneOptions, resolve
+from qlora_nb.options import FinetuneOptions
+from qlora_nb.plan import make_plan
 from qlora_nb.readers import read_rows
 from qlora_nb.tokenizer import load_tokenizer
 
@@ -79,15 +81,15 @@ def base_marks() -> dict:
 
 def run(method: str, seed: int) -> dict:
     "Train once and ask everything."
-    options = resolve(replace(OPTIONS, seed=seed, **METHODS[method]))
-    setup = set_up(options, full=method != "QLoRA")
+    plan = make_plan(replace(OPTIONS, seed=seed, **METHODS[method]))
+    setup = set_up(plan, full=method != "QLoRA")
     if method == "random weights":
         torch.manual_seed(seed)
         setup.model = GPTNeoXForCausalLM(micro_config())
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        train(setup, options, folder)
-    found = {"method": method, "seed": seed, "steps": options.steps,
+        train(setup, folder)
+    found = {"method": method, "seed": seed, "steps": plan.steps,
              "seconds": time.perf_counter() - started}
     for name, rows in read_parts().items():
         answers = ask(setup.model, setup.tokenizer, prompts(rows, setup.tokenizer), 24)

@@ -19,10 +19,12 @@ import torch
 from common import stored_runs
 from qlora_nb.core import machine, versions, write_json
 from qlora_nb.data import Collator
-from qlora_nb.finetune import add_lora, evaluate, load_data, mean_loss
+from qlora_nb.exam import evaluate, load_data, mean_loss
 from qlora_nb.models import fetch_model, load_base
-from qlora_nb.options import FinetuneOptions, resolve
 from qlora_nb.optimizers import AdamW, EightBit, Plain
+from qlora_nb.options import FinetuneOptions
+from qlora_nb.plan import make_plan
+from qlora_nb.prepare import add_lora
 from qlora_nb.tokenizer import load_tokenizer
 
 RESULTS = Path(__file__).parent / "results" / "optimizers_cpu.json"
@@ -58,11 +60,10 @@ KEEPERS = {
 
 def run(name: str, seed: int, steps: int) -> dict:
     "Train once; the loss of every step, the held-out loss on the way, exact match at the end."
-    options = resolve(FinetuneOptions(seed=seed))
     folder = fetch_model("micro")
     tokenizer = load_tokenizer(folder)
     model = add_lora(load_base(folder, "nf4"), RANK, 2.0 * RANK, seed=seed)
-    data = load_data(options, tokenizer, 512)
+    data = load_data(make_plan(FinetuneOptions(seed=seed)), tokenizer)
     exam, collate = next(iter(data.exams.values())), Collator(tokenizer)
     rows, held_out = list(data.train), random.Random(0).sample(exam.examples, 200)
     random.Random(seed).shuffle(rows)

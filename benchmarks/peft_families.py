@@ -24,7 +24,7 @@ from transformers import DynamicCache
 
 from qlora_nb.core import machine, versions, write_json
 from qlora_nb.data import FORMATS, Collator, encode_all
-from qlora_nb.finetune import make_exam
+from qlora_nb.exam import make_exam
 from qlora_nb.lora import LoRALinear
 from qlora_nb.micro import corpus, micro_folder, token_rows
 from qlora_nb.models import load_base

@@ -45,12 +45,14 @@ from common import limit_memory, seconds
 from memory_gpu import save_random
 from qlora_nb.core import lacks_memory, machine, place, versions, write_json
 from qlora_nb.data import IGNORED, Collator
-from qlora_nb.finetune import load_data, matmul_rate, operations
+from qlora_nb.exam import load_data
 from qlora_nb.lean import training_loss
 from qlora_nb.memory import read_shape
 from qlora_nb.micro import micro_folder
 from qlora_nb.models import guard_cpu_layers, load_base, pick_device, quantization_config
 from qlora_nb.options import FinetuneOptions, resolve
+from qlora_nb.plan import make_plan
+from qlora_nb.preflight import matmul_rate, operations
 from qlora_nb.prepare import prepare
 from qlora_nb.tokenizer import load_tokenizer
 
@@ -236,7 +238,7 @@ def main() -> int:
             save_random(read_shape(RINNA), str(folder), device)
             kinds = {kind: made_up_rows(kind, 2000, 1024) for kind in ("mixed", "full")}
         else:
-            rows = load_data(resolve(FinetuneOptions()), tokenizer, LONGEST).train
+            rows = load_data(make_plan(FinetuneOptions(sequence_length=LONGEST)), tokenizer).train
             random.Random(0).shuffle(rows)
             kinds = {"micro": rows, "sorted": by_length(rows, batch)}
         names = [name for name in CONTESTANTS if name in {*wanted.only, "plain"}]

@@ -29,12 +29,14 @@ from transformers.utils import logging as transformers_logging
 from common import limit_memory
 from memory_gpu import TINY, save_random
 from qlora_nb.core import InputError, machine, versions, write_json
-from qlora_nb.finetune import finetune, load_data, recipe_of
 from qlora_nb.activations import ledger
+from qlora_nb.exam import load_data
+from qlora_nb.finetune import finetune
 from qlora_nb.memory import read_shape
 from qlora_nb.micro import micro_folder
 from qlora_nb.models import pick_device
-from qlora_nb.options import FinetuneOptions, resolve
+from qlora_nb.options import FinetuneOptions
+from qlora_nb.plan import make_plan, recipe_of
 from qlora_nb.readers import conversations, read_rows
 from qlora_nb.tokenizer import load_tokenizer
 
@@ -89,13 +91,13 @@ def main() -> int:
         stand_in(folder, shape, device)
         tokenizer = load_tokenizer(folder)
         write_rows(rows, tokenizer, 40 if wanted.dry else 600, longest)
-        options = resolve(FinetuneOptions(
+        options = FinetuneOptions(
             model=str(folder), data=str(rows), output=f"{place}/run", preset="standard",
             device=device.type, sequence_length=longest, held_out=8,
             steps=2 if wanted.dry else wanted.steps,
-            compute_dtype="float32" if wanted.dry else "float16", max_new_tokens=8))
-        dtype = getattr(torch, options.compute_dtype)
-        recipe = recipe_of(options, load_data(options, tokenizer, longest).train, device, dtype)
+            compute_dtype="float32" if wanted.dry else "float16", max_new_tokens=8)
+        plan = make_plan(options)
+        recipe = recipe_of(plan, load_data(plan, tokenizer).train)
         entry = ledger(shape, recipe)
         record = finetune(options)
     metrics = record["metrics"]

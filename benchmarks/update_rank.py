@@ -17,18 +17,20 @@ from pathlib import Path
 import torch
 
 from qlora_nb.core import machine, versions, write_json
-from qlora_nb.finetune import evaluate, set_up, train
+from qlora_nb.exam import evaluate
+from qlora_nb.finetune import set_up, train
 from qlora_nb.lora import best_rank, reach
-from qlora_nb.options import FinetuneOptions, resolve
+from qlora_nb.options import FinetuneOptions
+from qlora_nb.plan import Plan, make_plan
 
 RESULTS = Path(__file__).parent / "results" / "update_rank.json"
 CUT = [0, 1, 2, 4, 8, 16, 32, 64, 128, 192]
 TRAINED = [1, 2, 4, 8, 16, 32, 64]
 
 
-def options(seed: int, rank: int = 8, **changed) -> FinetuneOptions:
-    "The options of the chapter on fine-tuning, without quantization."
-    return resolve(FinetuneOptions(quantization="none", eval_steps=0, save_steps=100_000,
+def plan(seed: int, rank: int = 8, **changed) -> Plan:
+    "The plan of the chapter on fine-tuning, without quantization."
+    return make_plan(FinetuneOptions(quantization="none", eval_steps=0, save_steps=100_000,
                                    seed=seed, rank=rank, alpha=2.0 * rank, **changed))
 
 
@@ -63,7 +65,7 @@ def cut(setup, chosen, base: dict, deltas: dict) -> list[dict]:
 
 def in_full(seed: int) -> dict:
     "Train every matrix in full, then cut the update."
-    chosen = options(seed, learning_rate=5e-4)
+    chosen = plan(seed, learning_rate=5e-4)
     torch.manual_seed(seed)
     setup = set_up(chosen, full=True)
     weights = matrices(setup.model)
@@ -72,7 +74,7 @@ def in_full(seed: int) -> dict:
     for weight in weights.values():
         weight.requires_grad_(True)
     with tempfile.TemporaryDirectory() as folder:
-        train(setup, chosen, folder)
+        train(setup, folder)
     deltas = {name: (weight - base[name]).detach() for name, weight in weights.items()}
     result = {"seed": seed, "uncut": exam(setup, chosen), "cut": cut(setup, chosen, base, deltas)}
     if seed == 0:
@@ -87,10 +89,10 @@ def _short(values: torch.Tensor) -> list[float]:
 
 def with_lora(seed: int, rank: int) -> dict:
     "Train LoRA of one rank."
-    chosen = options(seed, rank)
+    chosen = plan(seed, rank)
     setup = set_up(chosen)
     with tempfile.TemporaryDirectory() as folder:
-        train(setup, chosen, folder)
+        train(setup, folder)
     return {"seed": seed, "rank": rank} | exam(setup, chosen)
 
 

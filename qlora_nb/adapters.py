@@ -29,7 +29,7 @@ from transformers import AutoConfig
 from .blockwise import from_bitsandbytes
 from .core import InputError, ignore_old_torchao, saving, whole_folder, write_json
 from .data import FORMATS, PromptFormat, choose_format, prompt_ids
-from .finetune import ask, log
+from .exam import ask
 from .hub import hub_folder
 from .linear4bit import Linear4bit
 from .lora import LoRALinear
@@ -37,6 +37,7 @@ from qlora_nb.models import (
     fetch_model, load_base, pick_compute_dtype, pick_device, scan_weights,
 )
 from .options import GenerateOptions, MergeOptions, check_sampling
+from .progress import log
 from .qlora import load_adapter, replace_layers
 from .tokenizer import load_tokenizer
 

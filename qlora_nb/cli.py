@@ -34,7 +34,8 @@ from .fits import GPUS, fits, largest_batch, largest_sequence, usable_bytes
 from .memory import METHODS, Recipe, Shape, check_size, read_shape
 from qlora_nb.options import (
     PRESETS, ChatOptions, CompletionOptions, FinetuneOptions, GenerateOptions, MemoryOptions,
-    MergeOptions, PushOptions, RunsOptions, as_text, check_places, check_sampling, resolve,
+    MergeOptions, PushOptions, RunsOptions, as_text, check_places, check_sampling,
+    pick_sequence_length, resolve, target_names,
 )
 
 # %% ../nbs/a_cli.ipynb #3e8c1bc5
@@ -144,7 +145,7 @@ def _finetune(typed: Typed, console: Console) -> None:
     check_places(options)
     _quieten()
     if typed.flags.dry_run:
-        return _plan(options, console)
+        return _show_plan(options, console)
     logging.getLogger("qlora_nb").info("loading torch, transformers and peft")
     from qlora_nb.finetune import finetune
 
@@ -215,20 +216,16 @@ def _merge(typed: Typed, console: Console) -> None:
 # %% ../nbs/a_cli.ipynb #ebd91c64
 def _recipe(options: MemoryOptions, shape: Shape) -> Recipe:
     "The options as a recipe; raises `InputError` for values that the shape does not allow."
-    length = options.sequence_length
-    length = min(1024, shape.context) if length is None else length
     for name, value in [("--rank", options.rank), ("--batch-size", options.batch_size),
-                        ("--sequence-length", length)]:
-        check_size(name, value)
-    if length > shape.context:
-        raise InputError(f"--sequence-length {length} is more than the {shape.context} tokens of "
-                         f"the model's context; give at most {shape.context}")
-    names = options.target_modules
+                        ("--sequence-length", options.sequence_length)]:
+        if value is not None:
+            check_size(name, value)
     recipe = Recipe(
         double_quantization=options.double_quantization, rank=options.rank,
-        targets=() if names == "all-linear" else tuple(names.split(",")),
+        targets=target_names(options.target_modules),
         dropout=options.dropout, optimizer=options.optimizer, batch=options.batch_size,
-        sequence=length, padding=True, attention=options.attention,
+        sequence=pick_sequence_length(options.sequence_length, shape.context), padding=True,
+        attention=options.attention,
         gradient_checkpointing=options.gradient_checkpointing, lean=shape.family in LEAN,
     )
     return replace(recipe, **METHODS[options.method])
@@ -278,46 +275,37 @@ def _as_json(model: str, entry: Ledger, gpus: dict[str, int]) -> dict:
             "total": entry.total, "gpus": {name: held(size) for name, size in gpus.items()}}
 
 # %% ../nbs/a_cli.ipynb #b1c75e94
-def _plan(options: FinetuneOptions, console: Console) -> None:
+def _show_plan(options: FinetuneOptions, console: Console) -> None:
     "Print what a fine-tune would do; `options` are resolved and nothing is written."
-    from qlora_nb.finetune import (
-        find_run, known_shape, load_data, matmul_rate, operations, pick_sequence_length, recipe_of,
-        recomputes,
-    )
-    from qlora_nb.models import (
-        fetch_model, pick_backend, pick_compute_dtype, pick_device, read_config,
-    )
+    from qlora_nb.exam import load_data
+    from qlora_nb.plan import as_record, make_plan, recipe_of
+    from qlora_nb.preflight import matmul_rate, operations
+    from qlora_nb.runs import find_run
     from qlora_nb.tokenizer import load_tokenizer
 
-    run, device = find_run(options), pick_device(options.device)
-    dtype = pick_compute_dtype(options.compute_dtype, device)
-    pick_backend(options.backend, device, options.quantization)
-    folder = fetch_model(options.model, options.revision, weights=False)
-    context = read_config(folder, weights=False).max_position_embeddings
-    length = pick_sequence_length(options.sequence_length, context)
-    data = load_data(options, load_tokenizer(folder), length)
-    recipe, shape = recipe_of(options, data.train, device, dtype), known_shape(folder)
-    batch = options.batch_size * options.accumulation
-    steps = options.steps or -(-int(options.epochs * len(data.train)) // batch)
-    tokens = sum(len(row["input_ids"]) for row in data.train) / len(data.train) * batch * steps
+    run, plan = find_run(options), make_plan(options)
+    data = load_data(plan, load_tokenizer(plan.folder))
+    recipe, shape = recipe_of(plan, data.train), plan.shape
+    steps = plan.total_steps(len(data.train))
+    rows = plan.rows_per_step * steps
+    tokens = sum(len(row["input_ids"]) for row in data.train) / len(data.train) * rows
 
     table = Table("option", "value", title="What would be done")
-    chosen = asdict(options) | {"output": str(run.output), "sequence_length": length}
-    chosen |= {"device": device.type, "compute_dtype": str(dtype).removeprefix("torch."),
-               "optimizer": recipe.optimizer, "steps": steps,
-               "gradient_checkpointing": recomputes(options, device)}
+    decided = as_record(plan)
+    chosen = {name: decided.get(name, value) for name, value in asdict(options).items()}
+    chosen |= {"output": str(run.output), "compute_dtype": decided["dtype"], "steps": steps}
     for name in (n for n, value in chosen.items() if value is not None):
         table.add_row(name.replace("_", "-"), escape(str(chosen[name])))
     console.print(table)
     console.print(str(data.report), soft_wrap=True)
-    console.print(f"{steps:,} steps of {batch} rows, about {tokens:,.0f} tokens", soft_wrap=True)
+    console.print(f"{steps:,} steps of {plan.rows_per_step} rows, about {tokens:,.0f} tokens", soft_wrap=True)
     if shape is None:
         console.print("memory and time: the ledger cannot count this model", soft_wrap=True)
         return
     entry = ledger(shape, recipe)
     console.print(memory_table(entry))
-    rate = matmul_rate(device, dtype, size=min(shape.hidden, 4096))
-    work = operations(shape, int(tokens), recomputes(options, device))
+    rate = matmul_rate(plan.device, plan.dtype, size=min(shape.hidden, 4096))
+    work = operations(shape, int(tokens), plan.gradient_checkpointing)
     console.print(f"time: about {_duration(work / rate)} of training, if it goes at the "
                   f"{rate / 1e9:,.0f} billion operations a second that a product of matrices "
                   "reaches here now; questions asked before and after come on top", soft_wrap=True)

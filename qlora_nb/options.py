@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'Preset', 'Device', 'Backend', 'Quantization', 'Schedule', 'Optimizer', 'Reporter', 'Format',
-           'FinetuneOptions', 'resolve', 'check_places', 'differences', 'continued', 'GenerateOptions', 'ChatOptions',
-           'MergeOptions', 'check_sampling', 'as_text', 'MemoryOptions', 'RunsOptions', 'CompletionOptions',
-           'PushOptions']
+           'FinetuneOptions', 'resolve', 'pick_sequence_length', 'target_names', 'check_places', 'differences',
+           'continued', 'GenerateOptions', 'ChatOptions', 'MergeOptions', 'check_sampling', 'as_text', 'MemoryOptions',
+           'RunsOptions', 'CompletionOptions', 'PushOptions']
 
 # %% ../nbs/a_options.ipynb #7902c076
 import codecs
@@ -165,6 +165,35 @@ def _check_ranges(options) -> None:
         bound = f"at least {low}" if reached else f"above {low}"
         bound += "" if high == math.inf else f" and at most {high}"
         raise InputError(f"{flag} is {value}; it must be {bound}")
+
+# %% ../nbs/a_options.ipynb #f3f6a3c4
+def pick_sequence_length(
+    wanted: int | None,  # tokens; None: 1024 or the context
+    context: int,  # the model's max_position_embeddings
+) -> int:
+    """The longest row to train on; raises `InputError` beyond the model's context.
+
+    Args:
+        wanted: tokens; None: 1024 or the context
+        context: the model's max_position_embeddings
+    """
+    if wanted is not None and wanted > context:
+        raise InputError(f"--sequence-length {wanted} is more than the {context} tokens of the "
+                         f"model's context; give at most {context}")
+    return wanted or min(1024, context)
+
+def target_names(
+    target_modules: str,  # all-linear, or names with commas
+) -> tuple[str, ...]:  # (): all linear layers
+    """The last parts of the names of the layers that an adapter goes on.
+
+    Args:
+        target_modules: all-linear, or names with commas
+
+    Returns:
+        (): all linear layers
+    """
+    return () if target_modules == "all-linear" else tuple(target_modules.split(","))
 
 # %% ../nbs/a_options.ipynb #e19c4b60
 def check_places(

@@ -201,7 +201,7 @@ def test_an_old_torchao_disturbs_nobody(tmp_path):
 import peft, torch
 from transformers import AutoModelForCausalLM
 from qlora_nb.adapters import merge
-from qlora_nb.finetune import add_lora
+from qlora_nb.prepare import add_lora
 from qlora_nb.micro import micro_folder
 from qlora_nb.options import MergeOptions
 model = AutoModelForCausalLM.from_pretrained(micro_folder() / "model")

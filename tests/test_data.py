@@ -8,9 +8,10 @@ import pytest
 
 from qlora_nb.core import InputError
 from qlora_nb.data import FORMATS, IGNORED, Examples, encode, encode_all, split
-from qlora_nb.finetune import load_data
+from qlora_nb.exam import load_data
 from qlora_nb.micro import micro_folder
-from qlora_nb.options import FinetuneOptions, resolve
+from qlora_nb.options import FinetuneOptions
+from qlora_nb.plan import make_plan
 from qlora_nb.readers import DataReport, conversations, read_rows, watched
 from qlora_nb.tokenizer import load_tokenizer
 
@@ -291,7 +292,7 @@ def test_bytes_of_no_encoding_are_named_by_their_line(tmp_path):
 def spare(tmp_path, rows, **options):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return resolve(FinetuneOptions(data=str(path), **options))
+    return make_plan(FinetuneOptions(data=str(path), sequence_length=128, **options))
 
 
 def made(count):
@@ -300,15 +301,15 @@ def made(count):
 
 @pytest.mark.parametrize("count, held", [(10, 1), (70, 7), (1000, 64)])
 def test_held_out_rows_are_a_tenth_at_most_and_counted(count, held, tokenizer, tmp_path):
-    data = load_data(spare(tmp_path, made(count)), tokenizer, 128)
+    data = load_data(spare(tmp_path, made(count)), tokenizer)
     assert (len(data.train), len(data.exams["held-out"].questions)) == (count - held, held)
     assert f"read {count:,} rows, kept {count - held}, held out {held}" in str(data.report)
 
 
 def test_held_out_rows_never_take_most(tokenizer, tmp_path):
     with pytest.raises(InputError, match="would take most of the 70 conversations"):
-        load_data(spare(tmp_path, made(70), held_out=64), tokenizer, 128)
-    assert len(load_data(spare(tmp_path, made(70), held_out=35), tokenizer, 128).train) == 35
+        load_data(spare(tmp_path, made(70), held_out=64), tokenizer)
+    assert len(load_data(spare(tmp_path, made(70), held_out=35), tokenizer).train) == 35
 
 
 def test_a_question_asked_often_does_not_empty_the_held_out_part():
@@ -323,10 +324,10 @@ def test_rows_to_evaluate_with_that_are_too_long_are_counted_or_refused(tokenize
     path = tmp_path / "long.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in [*long, *made(2)]), encoding="utf-8")
     options = spare(tmp_path, made(20), eval_data=str(path))
-    assert load_data(options, tokenizer, 128).report.dropped == {"held-out row too long": 3}
+    assert load_data(options, tokenizer).report.dropped == {"held-out row too long": 3}
     path.write_text("".join(json.dumps(row) + "\n" for row in long), encoding="utf-8")
     with pytest.raises(InputError, match="every held-out row is longer than 128 tokens"):
-        load_data(options, tokenizer, 128)
+        load_data(options, tokenizer)
 
 
 # --- roles that a user writes ---

@@ -8,8 +8,9 @@ from qlora_nb.bits import same_bits
 from qlora_nb.blockwise import from_bitsandbytes, quantize
 from qlora_nb.core import InputError
 from qlora_nb.double_quant import double_quantize
-from qlora_nb.finetune import finetune, free_bytes
+from qlora_nb.finetune import finetune
 from qlora_nb.linear4bit import Linear4bit
+from qlora_nb.preflight import free_bytes
 from qlora_nb.options import FinetuneOptions
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU here")

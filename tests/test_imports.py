@@ -10,10 +10,10 @@ import qlora_nb
 
 PACKAGE = Path(qlora_nb.__file__).parent
 # From the ground up; a module may import those before it.
-ORDER = """core hub show plots progress bits minifloat nf4 kernels blockwise storage double_quant
-lora peft_families linear4bit qlora model_files lean prepare memory activations fits checkpointing
-optimizers paged tokenizer readers data micro options models plan exam runs trainer preflight
-finetune adapters chat cli""".split()
+ORDER = """core options hub show plots progress bits minifloat nf4 kernels blockwise storage
+double_quant lora peft_families linear4bit qlora model_files lean prepare memory activations fits
+checkpointing optimizers paged tokenizer readers data micro models plan exam runs trainer record
+preflight finetune adapters chat cli""".split()
 
 
 def imported(path: Path) -> set[str]:

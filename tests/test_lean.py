@@ -4,11 +4,13 @@ import torch
 from accelerate.utils import send_to_device
 
 from qlora_nb.data import Collator
-from qlora_nb.finetune import ask, mean_loss, set_up
+from qlora_nb.exam import ask, mean_loss
+from qlora_nb.finetune import set_up
 from qlora_nb.lean import training_loss
 from qlora_nb.micro import micro_folder
 from qlora_nb.models import load_base
-from qlora_nb.options import FinetuneOptions, resolve
+from qlora_nb.options import FinetuneOptions
+from qlora_nb.plan import Plan, make_plan
 from qlora_nb.prepare import prepare
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU here")
@@ -16,18 +18,18 @@ WHERE = [("cpu", "bfloat16"), pytest.param("cuda", "bfloat16", marks=GPU),
          pytest.param("cuda", "float16", marks=GPU)]
 
 
-def options(backend: str, device: str, dtype: str) -> FinetuneOptions:
-    return resolve(FinetuneOptions(backend=backend, device=device, compute_dtype=dtype,
-                                   gradient_checkpointing=device == "cuda"))
+def plan(backend: str, device: str, dtype: str) -> Plan:
+    return make_plan(FinetuneOptions(backend=backend, device=device, compute_dtype=dtype,
+                                     gradient_checkpointing=device == "cuda"))
 
 
-def wide(chosen: FinetuneOptions):
+def wide(chosen: Plan):
     "The model as k-bit preparation leaves it, with its own loss."
     folder = micro_folder() / "model"
-    base = load_base(folder, compute_dtype=getattr(torch, chosen.compute_dtype),
+    base = load_base(folder, compute_dtype=chosen.dtype,
                      device=chosen.device, backend=chosen.backend)
     return prepare(base, chosen.rank, chosen.alpha, backend=chosen.backend, narrow=False,
-                   dtype=getattr(torch, chosen.compute_dtype),
+                   dtype=chosen.dtype,
                    gradient_checkpointing=chosen.gradient_checkpointing)
 
 
@@ -54,7 +56,7 @@ def losses(model, loss_of, collator, rows: list[dict], steps: int, dtype: torch.
 @pytest.mark.parametrize("device, dtype", WHERE)
 @pytest.mark.parametrize("backend", ["bitsandbytes", "reference"])
 def test_the_lean_recipe_learns_what_the_wide_one_learns(backend, device, dtype):
-    chosen, dtype = options(backend, device, dtype), getattr(torch, dtype)
+    chosen, dtype = plan(backend, device, dtype), getattr(torch, dtype)
     setup = set_up(chosen)
     rows = setup.data.train
     lean = losses(setup.model, training_loss, setup.data.collator, rows, 20, dtype)
@@ -66,7 +68,7 @@ def test_the_lean_recipe_learns_what_the_wide_one_learns(backend, device, dtype)
 @pytest.mark.parametrize("device, dtype", WHERE)
 @pytest.mark.parametrize("backend", ["bitsandbytes", "reference"])
 def test_what_is_lean_still_answers_and_is_examined_as_before(backend, device, dtype):
-    chosen, dtype = options(backend, device, dtype), getattr(torch, dtype)
+    chosen, dtype = plan(backend, device, dtype), getattr(torch, dtype)
     setup = set_up(chosen)
     exam = setup.data.exams["held-out"]
     assert all(isinstance(answer, str) for answer in
