@@ -226,6 +226,8 @@ def _recipe(options: MemoryOptions, shape: Shape) -> Recipe:
         dropout=options.dropout, optimizer=options.optimizer, batch=options.batch_size,
         sequence=pick_sequence_length(options.sequence_length, shape.context), padding=True,
         attention=options.attention,
+        sequence=pick_sequence_length(options.sequence_length, shape.context), padding=True,
+        attention=options.attention,
         gradient_checkpointing=options.gradient_checkpointing, lean=shape.family in LEAN,
     )
     return replace(recipe, **METHODS[options.method])
@@ -298,7 +300,8 @@ def _show_plan(options: FinetuneOptions, console: Console) -> None:
         table.add_row(name.replace("_", "-"), escape(str(chosen[name])))
     console.print(table)
     console.print(str(data.report), soft_wrap=True)
-    console.print(f"{steps:,} steps of {plan.rows_per_step} rows, about {tokens:,.0f} tokens", soft_wrap=True)
+    console.print(f"{steps:,} steps of {plan.rows_per_step} rows, about {tokens:,.0f} tokens",
+                  soft_wrap=True)
     if shape is None:
         console.print("memory and time: the ledger cannot count this model", soft_wrap=True)
         return

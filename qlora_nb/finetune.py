@@ -13,7 +13,9 @@ from pathlib import Path
 
 import torch
 
-from .core import InputError, lacks_memory, machine, saving, versions, whole_folder, write_json
+from qlora_nb.core import (
+    InputError, lacks_memory, machine, saving, versions, whole_folder, write_json,
+)
 from .exam import TrainingData, evaluate, load_data
 from .memory import Recipe
 from .models import fetch_model, load_base, scan_weights

@@ -207,7 +207,8 @@ def training_arguments(
         folder: for checkpoints
     """
     return TrainingArguments(
-        output_dir=str(Path(folder) / "unfinished"), seed=plan.seed, use_cpu=plan.device.type == "cpu",
+        output_dir=str(Path(folder) / "unfinished"), seed=plan.seed,
+        use_cpu=plan.device.type == "cpu",
         max_steps=plan.steps or -1, num_train_epochs=plan.epochs or 1,
         per_device_train_batch_size=plan.batch_size,
         per_device_eval_batch_size=plan.batch_size,
