@@ -226,8 +226,6 @@ def _recipe(options: MemoryOptions, shape: Shape) -> Recipe:
         dropout=options.dropout, optimizer=options.optimizer, batch=options.batch_size,
         sequence=pick_sequence_length(options.sequence_length, shape.context), padding=True,
         attention=options.attention,
-        sequence=pick_sequence_length(options.sequence_length, shape.context), padding=True,
-        attention=options.attention,
         gradient_checkpointing=options.gradient_checkpointing, lean=shape.family in LEAN,
     )
     return replace(recipe, **METHODS[options.method])
