@@ -7,7 +7,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 SITE ?= _site
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help finetune lab docs bench gpu micro colab test environment export current chapters tests site-tests browser clean
+.PHONY: help finetune lab docs bench gpu micro colab minutes test environment export current lint chapters \
+        tests site-tests browser clean
 
 help:
 	@echo "make finetune   fine-tune the micro Japanese GPT-NeoX with QLoRA (about a minute)"
@@ -18,6 +19,7 @@ help:
 	@echo "make gpu        run what waits for an NVIDIA GPU: tests, benchmarks, cells"
 	@echo "make micro      make the micro model again: tokenizer, corpus, weights"
 	@echo "make colab      rehearse three chapters beside what Colab ships (some gigabytes)"
+	@echo "make minutes    count the minutes and the lines of each chapter"
 
 finetune: $(VENV)/.installed
 	qlora-nb finetune
@@ -29,6 +31,7 @@ docs: $(VENV)/.installed-docs browser
 	python docs/build.py --book
 
 bench: $(VENV)/.installed-dev
+	python benchmarks/micro_run.py
 	python benchmarks/finetune_cpu.py
 	python benchmarks/micro_controls.py
 	python benchmarks/compare_methods.py
@@ -78,6 +81,9 @@ export: environment
 # As a reader runs them: plain Jupyter, the installed wheel, an empty folder.
 chapters: environment
 	python docs/rehearse.py
+
+minutes: $(VENV)/.installed-dev
+	python docs/route.py --minutes
 
 colab: $(VENV)/.installed-dev
 	python docs/rehearse_colab.py

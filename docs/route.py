@@ -1,0 +1,223 @@
+"""The way through the book: its chapters in their order, what each asks, needs and takes.
+
+    python docs/route.py               write the chapters' table into nbs/index.ipynb
+    python docs/route.py --minutes     print what the chapters take
+
+Everything is read from the notebooks: titles and questions from their openings, what must be read
+before from their imports, minutes from their words and their code.
+"""
+import ast
+import json
+import re
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+
+import adapter
+from colab import is_badge, is_setup
+from project import APPENDIX, NBS, part, settings
+from qlora_nb.core import whole_file
+
+WORDS, LINES = 200, 15  # that are read in a minute: of prose, of code
+TABLE = "<!-- chapters -->"
+NEXT, CLOSING = "**Next.** ", "## What we have"
+
+
+def prose(markdown: str) -> str:
+    "The words of a cell, without comments, blocks of code and the addresses of links."
+    plain = re.sub(r"<!--.*?-->|^(```|~~~).*?^\1", "", markdown, flags=re.S | re.M)
+    return re.sub(r"\]\([^)\s]*\)|[|#>*`-]", " ", plain)
+
+
+def lines(code: str) -> int:
+    return sum(bool(line.strip()) and not line.startswith("#|") for line in code.split("\n"))
+
+
+@dataclass(frozen=True)
+class Chapter:
+    "One notebook, as a reader meets it."
+    name: str  # of its file
+    cells: list
+
+    @cached_property
+    def markdown(self) -> list:
+        return [adapter.text(cell) for cell in self.cells
+                if cell["cell_type"] == "markdown" and not is_badge(cell)]
+
+    @cached_property
+    def code(self) -> list:
+        "Pairs of code and directives, without the cells that prepare Colab."
+        found = [(adapter.text(cell), adapter.directives(cell)) for cell in self.cells
+                 if cell["cell_type"] == "code" and not is_setup(cell)]
+        return [(code, names) for code, names in found
+                if "default_exp" not in names and lines(code) and "show_doc(" not in code]
+
+    @property
+    def number(self) -> str | None:
+        found = re.match(r"\d+", self.name)
+        return found and found[0]
+
+    @property
+    def module(self) -> str | None:
+        return adapter.module({"cells": self.cells})
+
+    @property
+    def title(self) -> str:
+        return re.match(r"# (.+)", self.markdown[0])[1].strip()
+
+    @property
+    def question(self) -> str:
+        return re.search(r"^> (.+)$", self.markdown[0], flags=re.M)[1].strip()
+
+    @property
+    def words(self) -> int:
+        return sum(len(prose(text).split()) for text in self.markdown)
+
+    @property
+    def shown(self) -> int:
+        "Lines of code that are open on the page and are not exported."
+        return sum(opened(code, names) for code, names in self.code
+                   if not adapter.EXPORTS & names)
+
+    @property
+    def exported(self) -> int:
+        "Lines of code that are open on the page and belong to the library."
+        return sum(opened(code, names) for code, names in self.code if adapter.EXPORTS & names)
+
+    @property
+    def folded(self) -> int:
+        "Lines of code that the page shows when it is asked: imports, helpers, proofs."
+        return sum(lines(code) - opened(code, names) for code, names in self.code
+                   if not names & {"hide", "hide_input"})
+
+    @property
+    def minutes(self) -> int:
+        return round(self.words / WORDS + (self.shown + self.exported) / LINES)
+
+    @property
+    def stretch(self) -> int:
+        "The longest run of exported lines between two cells that run something."
+        longest = run = 0
+        for code, names in self.code:
+            if "hide" in names or adapter.folded(re.sub(r"^#\|.*\n?", "", code, flags=re.M)):
+                continue
+            run = run + lines(code) if adapter.EXPORTS & names else 0
+            longest = max(longest, run)
+        return longest
+
+    @property
+    def next(self) -> str | None:
+        "The notebook that the last link behind **Next.** leads to."
+        said = [text.partition(NEXT)[2] for text in self.markdown if NEXT in text]
+        links = re.findall(r"\]\(([^)\s#]+\.ipynb)", said[-1]) if said else []
+        return links[-1] if links else None
+
+    @property
+    def imports(self) -> set:
+        "The modules of the package that the chapter's code imports."
+        package, found = settings()["lib_name"], set()
+        for code, _ in self.code:
+            for node in adapter.statements(re.sub(r"^[%!].*", "", code, flags=re.M)):
+                for item in ast.walk(node):
+                    if isinstance(item, ast.ImportFrom) and (item.module or "").startswith(package):
+                        module = item.module.removeprefix(package).lstrip(".")
+                        found |= {module} if module else {alias.name for alias in item.names}
+        return found
+
+
+def opened(code: str, names: set) -> int:
+    "The lines of a cell that are open on its page."
+    plain = re.sub(r"^#\|.*\n?", "", code, flags=re.M)
+    if names & {"hide", "hide_input", "collapse"} or re.search(r"^#\| *code-fold: true", code, re.M):
+        return 0
+    if adapter.folded(plain):
+        return 0
+    return lines(adapter.parted(plain)[0] if adapter.EXPORTS & names else plain)
+
+
+def book() -> dict:
+    "Every notebook by its name, numbered chapters first."
+    return {name: Chapter(name, nb["cells"]) for name, nb in adapter.library().items()}
+
+
+def numbered(found: dict) -> list:
+    return [chapter for chapter in found.values() if chapter.number]
+
+
+def needs(found: dict) -> dict:
+    "Number -> the numbers of the chapters that must be read before, without those these imply."
+    homes = {chapter.module: chapter for chapter in found.values() if chapter.module}
+
+    def reached(chapter: Chapter, seen: set) -> set:
+        "The numbered chapters that a chapter's imports lead to, through appendices too."
+        numbers = set()
+        for home in filter(None, map(homes.get, chapter.imports)):
+            if home.number:
+                numbers.add(home.number)
+            elif home.name not in seen:
+                numbers |= reached(home, seen | {home.name})
+        return numbers
+
+    direct, whole = {}, {}
+    for chapter in numbered(found):
+        before = {number for number in reached(chapter, set()) if number < chapter.number}
+        implied = set().union(*(whole[number] for number in before))
+        direct[chapter.number], whole[chapter.number] = sorted(before - implied), before | implied
+    return direct
+
+
+def report(found: dict) -> str:
+    "What the chapters take, as text."
+    rows = [f"{'':24}{'words':>7}{'code':>6}{'export':>8}{'folded':>8}{'minutes':>9}{'stretch':>9}"]
+    for chapter in found.values():
+        rows.append(f"{chapter.name.removesuffix('.ipynb'):24}{chapter.words:7}{chapter.shown:6}"
+                    f"{chapter.exported:8}{chapter.folded:8}{chapter.minutes:9}{chapter.stretch:9}")
+    total = sum(chapter.minutes for chapter in numbered(found))
+    rows.append(f"\n{total / 60:.1f} hours for the numbered chapters: {WORDS} words or {LINES} lines "
+                "of open code a minute.\nstretch: the longest run of exported lines between two "
+                "cells that run something.")
+    return "\n".join(rows)
+
+
+def table(found: dict) -> str:
+    "The chapters and the appendices as markdown, with links to the notebooks."
+    before, above = needs(found), None
+    rows = [TABLE, "| part | chapter | its question | builds on | minutes |",
+            "|---|---|---|---|---|"]
+    for chapter in numbered(found):
+        name = part(chapter.name)
+        rows.append(f"| {name if name != above else ''} | {chapter.number} · "
+                    f"[{chapter.title}]({chapter.name}) | {chapter.question} | "
+                    f"{', '.join(before[chapter.number])} | {chapter.minutes} |")
+        above = name
+    rows += ["", "The appendices are engineering: read one when you need it.", "",
+             "| appendix | its question |", "|---|---|"]
+    rows += [f"| [{chapter.title}]({chapter.name}) | {chapter.question} |"
+             for chapter in found.values() if part(chapter.name) == APPENDIX]
+    return "\n".join(rows)
+
+
+def filled(nb: dict, words: str) -> dict:
+    "The index with the table of today in the cell that begins with its mark."
+    cells = [{**cell, "source": words.splitlines(keepends=True)}
+             if adapter.text(cell).startswith(TABLE) else cell for cell in nb["cells"]]
+    return {**nb, "cells": cells}
+
+
+def main() -> int:
+    found = book()
+    if "--minutes" in sys.argv[1:]:
+        print(report(found))
+        return 0
+    path = NBS / "index.ipynb"
+    old = path.read_text(encoding="utf-8")
+    fresh = json.dumps(filled(json.loads(old), table(found)), sort_keys=True, indent=1,
+                       ensure_ascii=False) + "\n"
+    if fresh != old:
+        with whole_file(path) as temporary:
+            temporary.write_text(fresh, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
