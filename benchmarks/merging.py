@@ -23,10 +23,11 @@ from qlora_nb.core import machine, versions, write_json
 from qlora_nb.data import Collator
 from qlora_nb.exam import evaluate
 from qlora_nb.finetune import set_up, train
+from qlora_nb.model_files import load_adapter, save_4bit, save_adapter
 from qlora_nb.models import fetch_model, load_base
 from qlora_nb.options import FinetuneOptions
 from qlora_nb.plan import make_plan
-from qlora_nb.qlora import has_lora, load_adapter, merge_lora, save_4bit, save_adapter
+from qlora_nb.qlora import has_lora, merge_lora
 
 RESULTS = Path(__file__).parent / "results" / "merging.json"
 

@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _PLACES = {
     "quantize": "blockwise", "dequantize": "blockwise", "Linear4bit": "linear4bit",
     "quantize_model": "qlora", "prepare_model": "qlora", "insert_lora": "qlora",
-    "merge_lora": "qlora", "save_adapter": "qlora", "load_adapter": "qlora",
+    "merge_lora": "qlora", "save_adapter": "model_files", "load_adapter": "model_files",
     "ledger": "activations", "Recipe": "memory", "load_tokenizer": "tokenizer",
 }
 __all__ = [*_PLACES]

@@ -33,12 +33,13 @@ from .exam import ask
 from .hub import hub_folder
 from .linear4bit import Linear4bit
 from .lora import LoRALinear
+from .model_files import load_adapter
 from qlora_nb.models import (
     fetch_model, load_base, pick_compute_dtype, pick_device, scan_weights,
 )
 from .options import GenerateOptions, MergeOptions, check_sampling
 from .progress import log
-from .qlora import load_adapter, replace_layers
+from .qlora import replace_layers
 from .tokenizer import load_tokenizer
 
 # %% ../nbs/a_adapters.ipynb #9946c397

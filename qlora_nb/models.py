@@ -22,7 +22,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, G
 from .core import InputError, read_json
 from .hub import hub_folder
 from .micro import micro_folder
-from .qlora import load_4bit, quantize_model
+from .model_files import load_4bit
+from .qlora import quantize_model
 
 # %% ../nbs/a_models.ipynb #3000c19b
 def fetch_model(

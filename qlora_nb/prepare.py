@@ -13,8 +13,9 @@ from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_t
 
 from .core import InputError, ignore_old_torchao, unknown_name
 from .linear4bit import Linear4bit
+from .model_files import save_adapter
 from .options import target_names
-from .qlora import insert_lora, keep_16_bit, linear_layers, prepare_model, save_adapter
+from .qlora import insert_lora, keep_16_bit, linear_layers, prepare_model
 
 # %% ../nbs/a_prepare.ipynb #9b31df63
 def held_bytes(

@@ -24,9 +24,10 @@ from .core import InputError, read_json, replace_folder, saving
 from .data import count_tokens
 from .exam import TrainingData, mean_loss
 from .lean import training_loss
+from .model_files import load_adapter, save_adapter
 from .plan import Plan
 from .progress import Progress
-from .qlora import has_lora, load_adapter, save_adapter
+from .qlora import has_lora
 from .runs import checkpoints
 
 try:

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import COMMAND, write_rows
+from qlora_nb.model_files import save_adapter
 from qlora_nb.models import fetch_model, load_base
-from qlora_nb.qlora import insert_lora, save_adapter
+from qlora_nb.qlora import insert_lora
 from test_cli import refused
 from test_memory import CONFIG
 from test_resume import in_mount
@@ -172,7 +173,8 @@ from transformers import AutoModelForCausalLM
 from qlora_nb.core import InputError
 from qlora_nb.core import saving
 from qlora_nb.models import fetch_model, load_base
-from qlora_nb.qlora import insert_lora, quantize_model, save_4bit, save_adapter
+from qlora_nb.model_files import save_4bit, save_adapter
+from qlora_nb.qlora import insert_lora, quantize_model
 
 model = load_base(fetch_model("micro"), backend="reference")
 def attempt(save, *arguments):
