@@ -201,7 +201,7 @@ def _chat(typed: Typed, console: Console) -> None:
     "Talk with the model, in the terminal or with lines of standard input."
     options = _speaker_options(typed)
     _quieten()
-    from qlora_nb.chat import Terminal
+    from qlora_nb.terminal import Terminal
 
     Terminal(options).run()
 

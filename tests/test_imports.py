@@ -13,7 +13,7 @@ PACKAGE = Path(qlora_nb.__file__).parent
 ORDER = """core options hub show plots progress bits minifloat nf4 kernels blockwise storage
 double_quant lora peft_families linear4bit qlora model_files lean prepare memory activations fits
 checkpointing optimizers paged tokenizer readers data micro models plan exam runs trainer record
-preflight finetune adapters chat cli""".split()
+preflight finetune adapters chat playground terminal cli""".split()
 
 
 def imported(path: Path) -> set[str]:

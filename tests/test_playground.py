@@ -15,7 +15,7 @@ from qlora_nb.finetune import finetune
 from qlora_nb.micro import micro_folder
 from qlora_nb.options import FinetuneOptions
 
-CELL = """from qlora_nb.chat import Playground
+CELL = """from qlora_nb.playground import Playground
 from qlora_nb.options import ChatOptions
 playground = Playground(ChatOptions(
     adapter="run", compare=True, top_p=.7, seed=1, max_new_tokens=400))
