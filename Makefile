@@ -73,6 +73,7 @@ current: environment
 
 export: environment
 	python docs/colab.py
+	python docs/route.py
 	nbdev_export
 	python docs/docstrings.py
 	nbdev_clean

@@ -390,6 +390,14 @@ def figures(cells: list) -> list:
     return cells
 
 
+def link_drawings(nb: dict) -> None:
+    "Let the links of drawings, which lead to notebooks, lead to pages."
+    for output in (output for cell in nb["cells"] for output in cell.get("outputs", [])):
+        if "<svg" in (drawn := "".join(output.get("data", {}).get("text/html", ""))):
+            output["data"]["text/html"] = re.sub(
+                r'<a href="([\w.-]+\.ipynb)">', lambda link: f'<a href="{page(link[1])}.html">', drawn)
+
+
 def check_widgets(nb: dict, name: str) -> None:
     "Refuse a notebook that stores a widget: without a kernel and its scripts a page shows nothing."
     if any(VIEW in output.get("data", {}) for cell in nb["cells"]
@@ -402,6 +410,7 @@ def adapted(path: Path, symbols: Symbols) -> dict:
     "The page of a notebook, as a notebook."
     raw = json.loads(path.read_text(encoding="utf-8"))
     check_widgets(raw, path.name)
+    link_drawings(raw)
     home = module(raw)
     raw["cells"] = [cell for cell in raw["cells"] if not is_badge(cell) and not is_setup(cell)]
     nb = NBProcessor(nb=dict2nb(raw), procs=PROCESSORS, process=True).nb

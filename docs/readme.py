@@ -18,7 +18,7 @@ from project import NBS, ROOT, colab, repository, settings, site
 from qlora_nb.core import InputError, whole_file
 
 PICTURES = "docs/readme"
-HIDDEN = {"hide", "default_exp", "export", "exporti"}
+HIDDEN = {"hide", "default_exp", "export", "exporti", "collapse:"}  # what a page folds, too
 
 
 def badges() -> str:
@@ -71,11 +71,25 @@ def code(cell, pictures: dict) -> list:
             size = output.get("metadata", {}).get("image/png", {}).get("width")
             width = f' width="{size}"' if size else ""
             blocks.append(f'<img src="{name}" alt="{{alt}}"{width}>')
+        elif "<svg" in (drawn := "".join(data.get("text/html", ""))):
+            name = f"{PICTURES}/{len(pictures) + 1}.svg"
+            pictures[name] = standalone(drawn)
+            blocks.append(f'<img src="{name}" alt="{{alt}}">')
         elif "text/markdown" in data:
             blocks.append("".join(data["text/markdown"]).strip())
         elif text.strip():
             blocks.append(f"```text\n{text.rstrip()}\n```")
     return blocks
+
+
+def standalone(drawn: str) -> bytes:
+    "A drawing as a file of its own, whose letters read on light and on dark pages."
+    ink = ("<style>svg{color:#24292f}@media(prefers-color-scheme:dark){svg{color:#e6edf3}}"
+           "</style>")
+    plain = re.sub(r"</?a\b[^>]*>", "", drawn)  # a picture's links lead nowhere
+    plain = plain.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    head, mark, rest = plain.partition(">")
+    return f"{head}{mark}{ink}{rest}\n".encode()
 
 
 def readme() -> dict:
@@ -106,7 +120,7 @@ def main() -> int:
     except (InputError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    stale = {f"{PICTURES}/{path.name}" for path in (ROOT / PICTURES).glob("*.png")} - files.keys()
+    stale = {f"{PICTURES}/{path.name}" for path in (ROOT / PICTURES).glob("*.*g")} - files.keys()
     changed = [name for name, content in files.items()
                if not (ROOT / name).exists() or (ROOT / name).read_bytes() != content]
     if "--check" in sys.argv[1:]:

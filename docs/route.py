@@ -1,6 +1,6 @@
 """The way through the book: its chapters in their order, what each asks, needs and takes.
 
-    python docs/route.py               write the chapters' table into nbs/index.ipynb
+    python docs/route.py               write start, map and table of chapters into nbs/index.ipynb
     python docs/route.py --minutes     print what the chapters take
 
 Everything is read from the notebooks: titles and questions from their openings, what must be read
@@ -15,11 +15,11 @@ from functools import cached_property
 
 import adapter
 from colab import is_badge, is_setup
-from project import APPENDIX, NBS, part, settings
+from project import APPENDIX, NBS, part, repository, settings
 from qlora_nb.core import whole_file
 
 WORDS, LINES = 200, 15  # that are read in a minute: of prose, of code
-TABLE = "<!-- chapters -->"
+START, TABLE, MAP = "<!-- start -->", "<!-- chapters -->", "# The map, from the notebooks"
 NEXT, CLOSING = "**Next.** ", "## What we have"
 
 
@@ -188,7 +188,7 @@ def table(found: dict) -> str:
         name = part(chapter.name)
         rows.append(f"| {name if name != above else ''} | {chapter.number} · "
                     f"[{chapter.title}]({chapter.name}) | {chapter.question} | "
-                    f"{', '.join(before[chapter.number])} | {chapter.minutes} |")
+                    f"{', '.join(before[chapter.number])} | {5 * max(1, round(chapter.minutes / 5))} |")
         above = name
     rows += ["", "The appendices are engineering: read one when you need it.", "",
              "| appendix | its question |", "|---|---|"]
@@ -197,10 +197,84 @@ def table(found: dict) -> str:
     return "\n".join(rows)
 
 
-def filled(nb: dict, words: str) -> dict:
-    "The index with the table of today in the cell that begins with its mark."
-    cells = [{**cell, "source": words.splitlines(keepends=True)}
-             if adapter.text(cell).startswith(TABLE) else cell for cell in nb["cells"]]
+def start() -> str:
+    "The lines that bring the book onto a machine, as markdown."
+    found = settings()
+    return (f"{START}\n## Start\n\n```bash\ngit clone {repository()}\ncd {found['repo']}\n"
+            "make finetune\n```")
+
+
+# What the index shows as code: a part of the book is a box, and arrows say what it builds on.
+DRAWING = '''#| hide_input
+{mark}
+from qlora_nb.plots import PALETTE, Drawing
+
+parts = {parts}
+arrows = {arrows}
+places = {{name: (2 + 300 * (i % 3), 2 + 190 * (i // 3)) for i, name in enumerate(parts)}}
+book = Drawing(874, 365, "The map of the book, chapter by chapter: "
+               + "; ".join(f"{{name}}: " + ", ".join(title for _, title, _ in chapters)
+                           for name, chapters in parts.items()))
+boxes = {{name: book.box(*places[name], 270, 48 + 20 * len(parts[name]), color=color)
+         for name, color in zip(parts, PALETTE)}}
+for name, chapters in parts.items():
+    x, y = places[name]
+    book.text(x + 12, y + 20, name, anchor="start", size=16)
+    for i, (number, title, notebook) in enumerate(chapters):
+        book.parts.append(f'<a href="{{notebook}}">')
+        book.text(x + 12, y + 46 + 20 * i, f"{{number}}  {{title}}", anchor="start")
+        book.parts.append("</a>")
+for a, b in arrows:
+    start, end = boxes[a], boxes[b]
+    if start.y == end.y and start.x < end.x:
+        y = start.y + 24
+        book.arrow((start.x + 270, y), (end.x, y))
+    elif start.x == end.x:
+        book.arrow((start.x + 135, start.y + start.height), (end.x + 135, end.y))
+    else:  # to the next row, through the gap between the two
+        middle = end.y - 14
+        book.arrow((start.x + 60, start.y + start.height), (start.x + 60, middle),
+                   (end.x + 100, middle), (end.x + 100, end.y))
+book'''
+
+
+def drawing(found: dict) -> str:
+    "The code that draws the map of the book."
+    parts, arrows, before = {}, [], needs(found)
+    for chapter in numbered(found):
+        home = part(chapter.name)
+        parts.setdefault(home, []).append((chapter.number, chapter.title, chapter.name))
+        for number in before[chapter.number]:
+            other = next(part(c.name) for c in numbered(found) if c.number == number)
+            if other != home and (other, home) not in arrows:
+                arrows.append((other, home))
+    arrows = [(a, b) for a, b in arrows if not any((a, c) in arrows and (c, b) in arrows for c in parts)]
+    rows = [f"    {name!r}: [\n" + "".join(f"        {row!r},\n" for row in chapters) + "    ],\n"
+            for name, chapters in parts.items()]
+    pairs = "".join(f"    {pair!r},\n" for pair in arrows)
+    return DRAWING.format(mark=MAP, parts="{\n" + "".join(rows) + "}", arrows=f"[\n{pairs}]")
+
+
+def shown(code: str) -> list:
+    "The output of the code that draws the map."
+    names: dict = {}
+    exec(code, names)
+    picture = names["book"]
+    return [{"data": {"text/html": picture._repr_html_().splitlines(keepends=True),
+                      "text/plain": [repr(picture)]},
+             "execution_count": None, "metadata": {}, "output_type": "execute_result"}]
+
+
+def filled(nb: dict, found: dict) -> dict:
+    "The index with the start, the map and the table of today in the cells that bear their marks."
+    made, cells = {START: start(), TABLE: table(found)}, []
+    for cell in nb["cells"]:
+        text = adapter.text(cell)
+        words = next((words for mark, words in made.items() if text.startswith(mark)), None)
+        if MAP in text.split("\n"):
+            words = drawing(found)
+            cell = {**cell, "outputs": shown(words)}
+        cells.append({**cell, "source": words.splitlines(keepends=True)} if words else cell)
     return {**nb, "cells": cells}
 
 
@@ -211,7 +285,7 @@ def main() -> int:
         return 0
     path = NBS / "index.ipynb"
     old = path.read_text(encoding="utf-8")
-    fresh = json.dumps(filled(json.loads(old), table(found)), sort_keys=True, indent=1,
+    fresh = json.dumps(filled(json.loads(old), found), sort_keys=True, indent=1,
                        ensure_ascii=False) + "\n"
     if fresh != old:
         with whole_file(path) as temporary:
