@@ -248,7 +248,10 @@ def drawing(found: dict) -> str:
             other = next(part(c.name) for c in numbered(found) if c.number == number)
             if other != home and (other, home) not in arrows:
                 arrows.append((other, home))
-    arrows = [(a, b) for a, b in arrows if not any((a, c) in arrows and (c, b) in arrows for c in parts)]
+    ways = set(arrows)
+    for c in parts:  # what can be reached by more than one arrow, too
+        ways |= {(a, b) for a in parts for b in parts if (a, c) in ways and (c, b) in ways}
+    arrows = [(a, b) for a, b in arrows if not any((a, c) in ways and (c, b) in ways for c in parts)]
     rows = [f"    {name!r}: [\n" + "".join(f"        {row!r},\n" for row in chapters) + "    ],\n"
             for name, chapters in parts.items()]
     pairs = "".join(f"    {pair!r},\n" for pair in arrows)
