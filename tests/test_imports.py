@@ -61,6 +61,14 @@ def test_a_lower_room_loads_no_client_of_the_hub():
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
+def test_who_talks_with_a_model_loads_no_trainer():
+    "Accelerate is loaded all the same: peft needs it."
+    trainers = {"qlora_nb.trainer", "qlora_nb.finetune", "transformers.trainer", "matplotlib"}
+    script = f"import sys, qlora_nb.chat; print('loaded', sorted({trainers!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True)
+    assert done.stdout.strip() == "loaded []", done.stdout + done.stderr
+
+
 def test_owner_and_repository_stand_in_settings_only():
     root = PACKAGE.parent
     settings = (root / "settings.ini").read_text(encoding="utf-8")
