@@ -7,24 +7,21 @@ __all__ = ['Setup', 'set_up', 'examine', 'train', 'finetune']
 
 # %% ../nbs/17_finetune.ipynb #f66c922e
 import math
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
-from qlora_nb.core import (
-    InputError, lacks_memory, machine, saving, versions, whole_folder, write_json,
-)
+from .core import InputError, lacks_memory, machine, saving, versions, write_json
 from .exam import TrainingData, evaluate, load_data
 from .memory import Recipe
 from .models import fetch_model, load_base, scan_weights
 from .options import FinetuneOptions, resolve
 from .plan import Plan, as_record, in_one_line, make_plan, recipe_of
 from .preflight import check_memory, check_time, clear_traceback, enough_memory, free_bytes
-from .prepare import held_bytes, prepare, write_adapter
+from .prepare import held_bytes, prepare
 from .progress import Progress, log
-from .record import answers, digests, history, loss_curve, metrics
+from .record import answers, digests, history, metrics, publish
 from qlora_nb.runs import (
     RunFolder, begin, checkpoints, claim, clear_work, find_run, finished_record, read_stored,
 )
@@ -204,16 +201,5 @@ def _run(run: RunFolder, options: FinetuneOptions) -> dict:
         "answers": answers(setup.data, before, after),
         "history": history(trainer.state, before, after),
     }
-    _publish(run, setup.model, record)
+    publish(run, setup.model, record)
     return record
-
-def _publish(run: RunFolder, model, record: dict) -> None:
-    "Let adapter, curve and record appear as one folder, then drop what the run worked with."
-    logs = run.work / "unfinished" / "runs"  # where transformers writes for TensorBoard
-    with saving(run.output), whole_folder(run.output, ["run.json", "tensorboard"]) as fresh:
-        write_adapter(model, fresh, record["base"]["model"])
-        loss_curve(record["history"], fresh / "loss.png")
-        if logs.exists():
-            shutil.copytree(logs, fresh / "tensorboard")
-        write_json(fresh / "run.json", record)
-    clear_work(run.work)
