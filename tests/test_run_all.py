@@ -21,3 +21,12 @@ def test_cells_for_a_gpu_decide_in_their_own_code(name):
 def test_colab_opens_the_real_job_on_a_gpu():
     metadata = json.loads((NBS / "18_rinna.ipynb").read_text(encoding="utf-8"))["metadata"]
     assert metadata["accelerator"] == "GPU" and metadata["colab"] == {"gpuType": "T4"}
+
+
+def test_every_exercise_has_a_solution():
+    cells = json.loads((NBS / "solutions.ipynb").read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    for chapter in sorted(NBS.glob("[0-9]*.ipynb")):
+        solved = text.partition(f"]({chapter.name})\n")[2].partition("\n## ")[0]
+        assert "**1.**" in solved and "**2.**" in solved, chapter.name
+        assert "[Solutions](solutions.ipynb)" in chapter.read_text(encoding="utf-8"), chapter.name
