@@ -56,7 +56,7 @@ micro: $(VENV)/.installed
 # The site's tools need Python 3.11; under 3.10 everything else is tested.
 SITE_TESTS := $(shell $(PYTHON) -c 'import sys; print("docs site-tests" if sys.version_info >= (3, 11) else "")')
 
-test: current chapters tests $(SITE_TESTS)
+test: current lint chapters tests $(SITE_TESTS)
 
 # --- the parts of `make test` ---
 
@@ -78,6 +78,9 @@ export: environment
 	python docs/docstrings.py
 	nbdev_clean
 	python docs/readme.py
+
+lint: environment
+	ruff check --quiet qlora_nb docs tests benchmarks setup.py
 
 # As a reader runs them: plain Jupyter, the installed wheel, an empty folder.
 chapters: environment

@@ -1,4 +1,8 @@
-"""Packaging of qlora_nb: everything that names the project is read from settings.ini."""
+"""Packaging of qlora_nb: everything that names the project is read from settings.ini.
+
+nbdev 2 keeps its settings in that file, so this is a setup.py and not a table of pyproject.toml,
+which would say the same things twice.
+"""
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -25,13 +29,13 @@ runtime = [
 ]
 # What the chapters use beside the library: enough to run one on Colab, with what Colab ships.
 chapters = ["fastcore>=1.8", "ipywidgets>=7.7", "ml_dtypes", "pandas>=2.2", "scipy"]
-# Chapter 12 shows transformers' own reader of SentencePiece files, which needs a protobuf as new as
+# Chapter 14 shows transformers' own reader of SentencePiece files, which needs a protobuf as new as
 # sentencepiece; Colab ships an older one, and the chapter leaves the comparison out there.
 compared = ["protobuf>=7.36"]
 # nbdev 2 works only with the execnb and fastcore of its own time; see constraints.txt.
 nbdev = ["nbdev>=2.4.14,<3", "execnb<0.2", "fastcore<1.15", "ghapi<2", "fastgit<0.2"]
 dev = chapters + compared + nbdev + [
-    "build", "jupyterlab", "hypothesis", "pytest", "pytest-timeout", "setuptools",
+    "build", "jupyterlab", "hypothesis", "pytest", "pytest-timeout", "ruff", "setuptools",
     "tensorboardX",
 ]
 docs = nbdev + [

@@ -92,7 +92,7 @@ def fit(method, rows: list, rate: float, steps: int, seed: int) -> list[float]:
         (s + 1) / 8, (1 + math.cos(math.pi * s / steps)) / 2))
     generator, losses = torch.Generator().manual_seed(seed), []
     method.train()
-    for step in range(steps):
+    for _ in range(steps):
         chosen = torch.randperm(len(rows), generator=generator)[:BATCH].tolist()
         loss = loss_of(method, [rows[i] for i in chosen])
         loss.backward()

@@ -26,7 +26,7 @@ NEXT, CLOSING = "**Next.** ", "## What we have"
 def prose(markdown: str) -> str:
     "The words of a cell, without comments, blocks of code and the addresses of links."
     plain = re.sub(r"<!--.*?-->|^(```|~~~).*?^\1", "", markdown, flags=re.S | re.M)
-    return re.sub(r"\]\([^)\s]*\)|[|#>*`-]", " ", plain)
+    return re.sub(r"\]\([^)\s]*\)|[\[|#>*`-]", " ", plain)
 
 
 def lines(code: str) -> int:
