@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from .core import InputError
 from .lean import LOSS_CHUNK
 from qlora_nb.memory import (
-    CONTEXT, Recipe, Shape, adapted, add_polynomials, evaluate_polynomial, layer_matrices,
+    CONTEXT, Recipe, Shape, adapted, add_parts, evaluate_polynomial, layer_matrices,
     paged_bytes, polynomial, read_shape, training_parts, weight_parts, widths,
 )
 
@@ -45,8 +45,8 @@ def _linear_kept(shape: Shape, recipe: Recipe, name: str) -> Counter:
         kept["nr"] += c
         kept["r"] += c * (inputs + outputs) if w.cast else 0
     if recipe.quantization == "int8" and (w.cast or not adapter):
-        kept = add_polynomials(kept, _int8_input(shape, recipe, name))
-    return add_polynomials(kept, _dropped(recipe, inputs) if adapter else {})
+        kept = add_parts(kept, _int8_input(shape, recipe, name))
+    return add_parts(kept, _dropped(recipe, inputs) if adapter else {})
 
 def _int8_input(shape: Shape, recipe: Recipe, name: str) -> Counter:
     "What an 8-bit matrix was given: it keeps that itself, where checkpointing does not reach."
@@ -79,9 +79,9 @@ def layer_activations(
     recipe: Recipe,
 ) -> Counter:
     "What one layer keeps for the backward pass, its first norm's input included."
-    norms = add_polynomials(_norm_kept(shape, recipe), _norm_kept(shape, recipe, second=True))
+    norms = add_parts(_norm_kept(shape, recipe), _norm_kept(shape, recipe, second=True))
     linears = (_linear_kept(shape, recipe, name) for name in layer_matrices(shape))
-    return add_polynomials(norms, _attention_kept(shape, recipe), _between_kept(shape, recipe), *linears)
+    return add_parts(norms, _attention_kept(shape, recipe), _between_kept(shape, recipe), *linears)
 
 # %% ../nbs/10_activations.ipynb #742a3acc
 def unused_in_first_layer(
@@ -93,16 +93,16 @@ def unused_in_first_layer(
     for name, (inputs, _) in layer_matrices(shape).items():
         group = reached if name not in _SHARED else group
         if name in ("dense", "o_proj") and not group:
-            less = add_polynomials(less, _attention_kept(shape, recipe))
+            less = add_parts(less, _attention_kept(shape, recipe))
         if name in ("dense_h_to_4h", "gate_proj"):
             reached = group = reached and not shape.parallel
-            less = add_polynomials(less, {} if group else _norm_kept(shape, recipe, second=True))
+            less = add_parts(less, {} if group else _norm_kept(shape, recipe, second=True))
         if name in ("dense_4h_to_h", "down_proj") and not group:
-            less = add_polynomials(less, _between_kept(shape, recipe))
+            less = add_parts(less, _between_kept(shape, recipe))
         if name in adapted(shape, recipe) and not group:
             given = recipe.quantization == "int8" and recipe.compute < 4
-            less = add_polynomials(less, _dropped(recipe, inputs),
-                        _int8_input(shape, recipe, name) if given else {})
+            less = add_parts(less, _dropped(recipe, inputs),
+                             _int8_input(shape, recipe, name) if given else {})
             less["r"] += recipe.compute * inputs * (recipe.compute < 4)
         reached = reached or name in adapted(shape, recipe)
     return less
@@ -115,10 +115,10 @@ def end_activations(
     "What the last norm, the head and the loss keep; log-probabilities are float32."
     w, h, v = widths(recipe, shape.family), shape.hidden, shape.vocab
     if recipe.lean:  # the states that are graded, and where they stood
-        return add_polynomials(_norm_kept(shape, recipe), polynomial(n=w.output * h + 24))
+        return add_parts(_norm_kept(shape, recipe), polynomial(n=w.output * h + 24))
     trained = 0 if recipe.rank else w.compute * h + 8
     copy = w.compute * v * h if w.cast and w.stream != w.compute else 0
-    return add_polynomials(_norm_kept(shape, recipe), polynomial(n=trained + 4 * v + 8, one=copy + 4))
+    return add_parts(_norm_kept(shape, recipe), polynomial(n=trained + 4 * v + 8, one=copy + 4))
 
 # %% ../nbs/10_activations.ipynb #a9e1cb8e
 def kept_activations(
@@ -133,12 +133,13 @@ def kept_activations(
         layers = polynomial(n=shape.layers * w.stream * h, bss=mask)
         if recipe.quantization == "int8" and not recipe.reentrant:
             inputs = (_int8_input(shape, recipe, name) for name in layer_matrices(shape))
-            layers = add_polynomials(layers, add_polynomials(*inputs, times=shape.layers))
+            layers = add_parts(layers, add_parts(*inputs, times=shape.layers))
     else:
-        layers = add_polynomials(layer_activations(shape, recipe), times=shape.layers)
+        layers = add_parts(layer_activations(shape, recipe), times=shape.layers)
         if recipe.rank:
-            layers = add_polynomials(layers, add_polynomials(unused_in_first_layer(shape, recipe), times=-1))
-    return add_polynomials(layers, angles, end_activations(shape, recipe))
+            unused = unused_in_first_layer(shape, recipe)
+            layers = add_parts(layers, add_parts(unused, times=-1))
+    return add_parts(layers, angles, end_activations(shape, recipe))
 
 # %% ../nbs/10_activations.ipynb #ac4b8662
 def _widened(recipe: Recipe) -> bool:
@@ -167,17 +168,17 @@ def _forward_moments(shape: Shape, recipe: Recipe, alive: Counter) -> dict[str, 
     out = forms - c * i * (itself and not dropped) + (2 * w.output + added) * h
     mask = w.stream if recipe.attention == "eager" else recipe.padding
     if recipe.gradient_checkpointing:
-        alive = add_polynomials(alive, polynomial(n=_waiting_gradients(shape, recipe)))
+        alive = add_parts(alive, polynomial(n=_waiting_gradients(shape, recipe)))
         most = max(into, out * recipe.reentrant)  # torch's newer way stops once all is kept
     else:  # the model holds its embeddings and the mask
-        alive, most = add_polynomials(alive, polynomial(n=w.stream * h, bss=mask)), max(into, out)
-    undropped = add_polynomials(_dropped(recipe, i), times=-1)["n"]  # before the last adapter reads
+        alive, most = add_parts(alive, polynomial(n=w.stream * h, bss=mask)), max(into, out)
+    undropped = add_parts(_dropped(recipe, i), times=-1)["n"]  # before the last adapter reads
     most = max(most, (w.output + added - c) * i + undropped)  # at the matrix before
     name = "recompute" if recipe.gradient_checkpointing else "forward"
-    moments = {name: add_polynomials(alive, polynomial(n=most + held))}
+    moments = {name: add_parts(alive, polynomial(n=most + held))}
     if recipe.quantization in ("nf4", "fp4"):
         read = (w.output - c + c * (w.output != c)) * i + c * h + undropped
-        moments["matrix, forward"] = add_polynomials(alive, polynomial(n=read + held, one=c * i * h))
+        moments["matrix, forward"] = add_parts(alive, polynomial(n=read + held, one=c * i * h))
     return moments
 
 # %% ../nbs/10_activations.ipynb #72fd03ac
@@ -186,16 +187,16 @@ def _attention_moments(shape: Shape, recipe: Recipe, alive: Counter) -> dict[str
     w, h, c, heads = widths(recipe, shape.family), shape.hidden, recipe.compute, shape.heads
     names = list(layer_matrices(shape))
     before = names[:[name in ("dense", "o_proj") for name in names].index(True)]
-    kept = add_polynomials(alive, _norm_kept(shape, recipe), polynomial(n=2 * c * h),
-                *(_linear_kept(shape, recipe, name) for name in before))
-    made = 4 * w.output * h + 2 * w.stream * h * w.cast  # a norm's output, q, k, v, and both rotated
+    kept = add_parts(alive, _norm_kept(shape, recipe), polynomial(n=2 * c * h),
+                     *(_linear_kept(shape, recipe, name) for name in before))
+    made = 4 * w.output * h + 2 * w.stream * h * w.cast  # a norm's output, q, k, v, rotated ones
     if recipe.gradient_checkpointing:
         waits = polynomial(n=_waiting_gradients(shape, recipe))
     else:
         waits = polynomial(n=w.stream * h, bss=w.stream)
     return {
-        "scores": add_polynomials(kept, waits, polynomial(n=made, bss=(8 + c * w.cast) * heads)),
-        "attention": add_polynomials(kept, polynomial(n=(w.output + w.stream) * h, bss=12 * heads)),
+        "scores": add_parts(kept, waits, polynomial(n=made, bss=(8 + c * w.cast) * heads)),
+        "attention": add_parts(kept, polynomial(n=(w.output + w.stream) * h, bss=12 * heads)),
     }
 
 # %% ../nbs/10_activations.ipynb #c6a1f2b7
@@ -203,13 +204,15 @@ def _layer_moments(shape: Shape, recipe: Recipe) -> dict[str, Counter]:
     "The last layer, forward and backward; nothing of the end is there yet, or any more."
     w, h, i, c = widths(recipe, shape.family), shape.hidden, shape.intermediate, recipe.compute
     down = list(layer_matrices(shape))[-1] in adapted(shape, recipe)
-    alive, layer = add_polynomials(end_activations(shape, recipe), times=-1), layer_activations(shape, recipe)
+    alive = add_parts(end_activations(shape, recipe), times=-1)
+    layer = layer_activations(shape, recipe)
     if recipe.gradient_checkpointing:
-        alive = add_polynomials(alive, layer)
+        alive = add_parts(alive, layer)
         alive["n"] -= w.stream * h if w.norm == w.stream else 0  # the kept input is shared
     moments = _forward_moments(shape, recipe, alive) if down else {}
     if recipe.attention == "eager":
-        moments |= _attention_moments(shape, recipe, add_polynomials(alive, add_polynomials(layer, times=-1)))
+        outside = add_parts(alive, add_parts(layer, times=-1))
+        moments |= _attention_moments(shape, recipe, outside)
     matrix = 0 if recipe.rank and recipe.quantization == "none" else c
     matrix = w.stream if recipe.quantization == "int8" else matrix
     gradient, cast = w.output if down else c, c * h if w.output != c else 0
@@ -218,11 +221,11 @@ def _layer_moments(shape: Shape, recipe: Recipe) -> dict[str, Counter]:
         wide = max(wide, 3 * w.output * i - c * i * (down or not recipe.rank))
     wide += (4 - c) * i if down and w.ends < w.stream and _widened(recipe) else 0
     if down:  # its dropout has been through already
-        alive = add_polynomials(alive, add_polynomials(_dropped(recipe, i), times=-1))
+        alive = add_parts(alive, add_parts(_dropped(recipe, i), times=-1))
     alive["n"] += w.output * h + (w.stream * h if w.ends < w.stream else 0)
     return moments | {
-        "matrix": add_polynomials(alive, polynomial(n=gradient * i + cast, one=matrix * i * h)),
-        "feed-forward": add_polynomials(alive, polynomial(n=wide)),
+        "matrix": add_parts(alive, polynomial(n=gradient * i + cast, one=matrix * i * h)),
+        "feed-forward": add_parts(alive, polynomial(n=wide)),
     }
 
 # %% ../nbs/10_activations.ipynb #e552ac32
@@ -245,11 +248,11 @@ def working_memory(
         moments["head"] = polynomial(n=(c - 4) * v + c * shape.hidden, one=c * v * shape.hidden)
     if not recipe.accumulate:
         gradients = training_parts(shape, recipe)["gradients"]
-        moments["loss"] = add_polynomials(moments["loss"], add_polynomials(gradients, times=-1))
+        moments["loss"] = add_parts(moments["loss"], add_parts(gradients, times=-1))
     if recipe.optimizer == "adamw_torch" and recipe.device == "cuda":
         states = training_parts(shape, recipe)["optimizer states"]
-        moments["step"] = add_polynomials({name: value // 2 for name, value in states.items()},
-                               add_polynomials(kept_activations(shape, recipe), times=-1))
+        moments["step"] = add_parts({name: value // 2 for name, value in states.items()},
+                                    add_parts(kept_activations(shape, recipe), times=-1))
     return moments
 
 # %% ../nbs/10_activations.ipynb #10de2170
@@ -325,7 +328,7 @@ def ledger(
     recipe: Recipe = Recipe(),
     **changes,  # fields of the recipe
 ) -> Ledger:
-    """The bytes of every part, from arithmetic alone.
+    """The bytes of every part, by arithmetic; nothing is loaded.
 
     Args:
         shape: or a name that `read_shape` knows

@@ -111,8 +111,8 @@ def cheaper_recipes(
     """
     step = step or recipe.batch
     splits = [n for n in range(recipe.batch, 0, -1) if n == recipe.batch or step % n == 0]
-    able = supported_recipe(shape, replace(recipe, gradient_checkpointing=True)).gradient_checkpointing
-    able = able or recipe.gradient_checkpointing
+    recomputed = supported_recipe(shape, replace(recipe, gradient_checkpointing=True))
+    able = recomputed.gradient_checkpointing or recipe.gradient_checkpointing
     for on in sorted({recipe.gradient_checkpointing, able}):
         yield from (replace(recipe, batch=n, gradient_checkpointing=on) for n in splits)
     slow = replace(recipe, batch=1, gradient_checkpointing=able)
@@ -145,13 +145,13 @@ def first_that_fits(
 
 def as_options(
     recipe: Recipe,
-    other: Recipe,  # what it shall become
+    other: Recipe,  # one of `cheaper_recipes`
     step: int | None = None,  # sequences in an optimizer step; None: one batch
 ) -> str:  # as in "--batch-size 2 --accumulation 8"
-    """What has to be given to `qlora-nb finetune` for another recipe of `cheaper_recipes`.
+    """The options of `qlora-nb finetune` that turn one recipe into the other.
 
     Args:
-        other: what it shall become
+        other: one of `cheaper_recipes`
         step: sequences in an optimizer step; None: one batch
 
     Returns:

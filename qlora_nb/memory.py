@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'METHODS', 'MONOMIALS', 'CONTEXT', 'quantized_bytes', 'Shape', 'check_size', 'layer_matrices', 'shape_of',
-           'read_shape', 'config_of', 'Recipe', 'polynomial', 'evaluate_polynomial', 'add_polynomials', 'Widths',
-           'widths', 'adapted', 'weight_parts', 'trained_sizes', 'training_parts', 'paged_bytes']
+           'read_shape', 'config_of', 'Recipe', 'polynomial', 'evaluate_polynomial', 'add_parts', 'Widths', 'widths',
+           'adapted', 'weight_parts', 'trained_sizes', 'training_parts', 'paged_bytes']
 
 # %% ../nbs/09_memory.ipynb #3600fc72
 import json
@@ -59,7 +59,7 @@ class Shape:
         tied: the head is the embedding
         parallel: attention and feed-forward part read the same input
         rotary: share of a head's width that is rotated
-        groups: heads of keys and values; only a llama has fewer than heads (None: as many)
+        groups: heads of keys and values (None: all); fewer in a llama only
     """
 
     layers: int
@@ -72,7 +72,7 @@ class Shape:
     parallel: bool = False  # attention and feed-forward part read the same input
     rotary: float = 1.0  # share of a head's width that is rotated
     family: Literal["gpt_neox", "gpt_neox_japanese", "llama"] = "gpt_neox"
-    groups: int | None = None  # heads of keys and values; only a llama has fewer than heads (None: as many)
+    groups: int | None = None  # heads of keys and values (None: all); fewer in a llama only
 
     def __post_init__(self):
         if self.intermediate is None:
@@ -346,7 +346,7 @@ def evaluate_polynomial(
     return sum(value * MONOMIALS[name](rank, batch, sequence)
                for name, value in coefficients.items())
 
-def add_polynomials(
+def add_parts(
     *parts: dict[str, int],  # polynomials
     times: int = 1,
 ) -> Counter:
