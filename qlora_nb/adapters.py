@@ -192,7 +192,7 @@ def load_adapted(
         options: GenerateOptions
     """
     if options.adapter == "none":
-        return _plain(options, device)
+        return _load_plain(options, device)
     adapter = open_adapter(options.adapter)
     folder = base_folder(adapter, options.model, options.revision)
     trained = adapter.record.get("options", {})
@@ -201,7 +201,7 @@ def load_adapted(
     model = load_base(folder, *how_stored(adapter, options.quantization), dtype, device, backend)
     return attach(model, adapter, backend), load_tokenizer(folder), adapter, folder
 
-def _plain(options, device: torch.device):
+def _load_plain(options, device: torch.device):
     "A model as its files are; one that was merged keeps the record of its adapter's run."
     folder = fetch_model(options.model, options.revision)
     record = _read_object(folder / "run.json") if (folder / "run.json").is_file() else {}
@@ -376,9 +376,9 @@ def merge(
     nearest = next(path for path in output.absolute().parents if path.exists())
     with TemporaryDirectory(dir=nearest, prefix=".merging-", ignore_cleanup_errors=True) as room:
         model = in_float32(_trained_base(options, adapter, folder), room)
-        _separate_head(model)
+        _untie_head(model)
         model = merged_model(attach(model, adapter), adapter.path)
-        state = _state(model, config, dtype)
+        state = _merged_state(model, config, dtype)
         if not all(torch.isfinite(tensor).all() for tensor in state.values()):
             raise InputError("a merged weight does not fit into float16; use --dtype bfloat16")
         tokenizer = load_tokenizer(folder)
@@ -388,16 +388,16 @@ def merge(
             del config.quantization_config  # of the base: the merged weights are plain
         old = ["config.json", "model*.safetensors*"]  # no weights of an earlier model may stay
         with saving(output, "run the command again"), whole_folder(output, old) as fresh:
-            save_torch_state_dict(state, fresh, metadata={"format": "pt", **_MADE})
+            save_torch_state_dict(state, fresh, metadata={"format": "pt", **_MADE_BY})
             config.save_pretrained(fresh)
             model.generation_config.save_pretrained(fresh)
             tokenizer.save_pretrained(fresh)
             if adapter.record:
                 write_json(fresh / "run.json", adapter.record)
-            _say_it_the_old_way(fresh)
+            _write_legacy_config(fresh)
     return output
 
-_MADE = {"made_by": "qlora-nb merge"}  # in the files of weights: what --overwrite may replace
+_MADE_BY = {"made_by": "qlora-nb merge"}  # in the files of weights: what --overwrite may replace
 
 def _check_place(output: Path, overwrite: bool) -> None:
     "Refuse an output folder in which anything but a merged model would be lost."
@@ -407,7 +407,7 @@ def _check_place(output: Path, overwrite: bool) -> None:
     merged = False
     for file in output.glob("model*.safetensors"):
         with suppress(SafetensorError, OSError), safe_open(file, "pt") as weights:
-            merged |= _MADE.items() <= (weights.metadata() or {}).items()
+            merged |= _MADE_BY.items() <= (weights.metadata() or {}).items()
     if inside and not (merged and overwrite):
         raise InputError(f"{output} holds {inside[0]}; give another --output"
                          f"{', or --overwrite to replace the merged model' if merged else ''}")
@@ -439,13 +439,13 @@ def _trained_base(options: MergeOptions, adapter: AdapterFolder, folder: Path):
     return load_base(folder, *how_stored(adapter, options.quantization), dtype, "cpu",
                      _backend(options, adapter))
 
-def _separate_head(model) -> None:
+def _untie_head(model) -> None:
     "Give a head that is the embedding table a copy: what is added to one is not the other's."
     head, table = model.get_output_embeddings(), model.get_input_embeddings()
     if head.weight is table.weight:
         head.weight = nn.Parameter(table.weight.clone(), requires_grad=False)
 
-def _state(model, config, dtype: torch.dtype) -> dict:
+def _merged_state(model, config, dtype: torch.dtype) -> dict:
     "The weights by their published names; a head that is still the table is left out."
     state = {name: part.detach().to(dtype) for name, part in model.named_parameters()}
     head = next(name for name, module in model.named_modules()
@@ -459,7 +459,7 @@ def _state(model, config, dtype: torch.dtype) -> dict:
     return {old + name.removeprefix(head) if name.startswith(head + ".") else name: part
             for name, part in state.items()}
 
-def _say_it_the_old_way(folder: Path) -> None:
+def _write_legacy_config(folder: Path) -> None:
     "Name things as transformers before 5 did, too: other programs read models by those names."
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     rope = config["rope_parameters"]  # unsaid, only a quarter of each head would be rotated
