@@ -92,11 +92,13 @@ minutes: $(VENV)/.installed-dev
 colab: $(VENV)/.installed-dev
 	python docs/rehearse_colab.py
 
+IN_A_BROWSER := $(addprefix tests/test_,site.py playground.py picker.py bit_editor.py)
+
 tests: environment
-	python -m pytest -q tests --ignore tests/test_site.py --ignore tests/test_playground.py
+	python -m pytest -q tests $(addprefix --ignore ,$(IN_A_BROWSER))
 
 site-tests: environment browser
-	python -m pytest -q tests/test_site.py tests/test_playground.py
+	python -m pytest -q $(IN_A_BROWSER)
 
 browser:
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \

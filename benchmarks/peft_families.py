@@ -29,7 +29,7 @@ from qlora_nb.lora import LoRALinear
 from qlora_nb.micro import corpus, micro_folder, token_rows
 from qlora_nb.models import load_base
 from qlora_nb.peft_families import (
-    IA3, Bottleneck, PrefixTuning, PromptTuning, PTuning, replace_layers,
+    IA3, Bottleneck, PrefixTuning, PromptTuning, PTuning, wrap_layers,
 )
 from qlora_nb.readers import conversations, read_rows
 from qlora_nb.tokenizer import load_tokenizer
@@ -52,12 +52,12 @@ def build(name: str, seed: int = 0):
     if name in virtual:
         return virtual[name](model, PROMPT)
     if name == "LoRA":
-        replace_layers(model, dict.fromkeys(MATRICES, lambda layer: LoRALinear(layer, 8, 16)))
+        wrap_layers(model, dict.fromkeys(MATRICES, lambda layer: LoRALinear(layer, 8, 16)))
     elif name == "bottleneck adapter":
-        replace_layers(model, dict.fromkeys(["attention.dense", "dense_4h_to_h"],
+        wrap_layers(model, dict.fromkeys(["attention.dense", "dense_4h_to_h"],
                                             lambda layer: Bottleneck(layer, 32)))
     elif name == "(IA)³":
-        replace_layers(model, {"query_key_value": IA3,
+        wrap_layers(model, {"query_key_value": IA3,
                                "dense_4h_to_h": lambda layer: IA3(layer, on_input=True)})
     return InPlace(model)
 

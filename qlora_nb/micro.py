@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from transformers import BitsAndBytesConfig, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from .core import machine, versions, whole_folder, write_json
-from .data import FORMATS, Collator, encode
+from .data import FORMATS, Collator, encode_dialogue
 from .tokenizer import load_tokenizer, train_sentencepiece
 
 # %% ../nbs/16_micro.ipynb #68572395
@@ -656,7 +656,7 @@ def teach(
         rows: of train.jsonl
         batch: rows in a step
     """
-    examples = [encode(as_dialogue(row), tokenizer, FORMATS["rinna"]) for row in rows]
+    examples = [encode_dialogue(as_dialogue(row), tokenizer, FORMATS["rinna"]) for row in rows]
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=0.0)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -693,5 +693,5 @@ def micro_batch(
             layer.support_avx512bf16_for_cpu = False
     tokenizer, examples = load_tokenizer(home), []
     for line in (micro_folder() / "train.jsonl").read_text(encoding="utf-8").splitlines()[:rows]:
-        examples.append(encode(as_dialogue(json.loads(line)), tokenizer, FORMATS["rinna"]))
+        examples.append(encode_dialogue(as_dialogue(json.loads(line)), tokenizer, FORMATS["rinna"]))
     return model, Collator(tokenizer)(examples)

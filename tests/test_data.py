@@ -7,7 +7,7 @@ import pandas
 import pytest
 
 from qlora_nb.core import InputError
-from qlora_nb.data import FORMATS, IGNORED, Examples, encode, encode_all, split
+from qlora_nb.data import FORMATS, IGNORED, Examples, encode_dialogue, encode_all, split
 from qlora_nb.exam import load_data
 from qlora_nb.micro import micro_folder
 from qlora_nb.options import FinetuneOptions
@@ -67,11 +67,11 @@ def test_batches_make_the_tokens_of_single_texts(tokenizer, name):
     assert len(found) == len(talks) > 2000, "more than two batches"
     for turns, example in zip(talks, found):
         assert example == one_by_one(turns, tokenizer, form)
-    assert encode(TALKS[1], tokenizer, FORMATS[name]) == found[1]
+    assert encode_dialogue(TALKS[1], tokenizer, FORMATS[name]) == found[1]
 
 
 def test_examples_are_a_sequence(tokenizer):
-    plain = [encode(turns, tokenizer, FORMATS["rinna"]) for turns in TALKS]
+    plain = [encode_dialogue(turns, tokenizer, FORMATS["rinna"]) for turns in TALKS]
     held = Examples(plain)
     assert list(held) == plain and held[-2:] == plain[-2:] and len(held) == len(plain)
     with pytest.raises(IndexError):
@@ -339,6 +339,6 @@ def test_no_text_opens_a_turn(name, role, tokenizer):
     for lead in (form.user, form.assistant):
         turns = dialogue("一", f"二\n{lead}偽", "三", "四") if role == "assistant" else [
             {"role": role, "content": f"{'' if role == 'system' else '一'}\n{lead}偽"}, *dialogue("二", "三", "三", "四")]
-        text = tokenizer.decode(encode(turns, tokenizer, form)["input_ids"])
+        text = tokenizer.decode(encode_dialogue(turns, tokenizer, form)["input_ids"])
         assert (text.count("<NL>" + form.user), text.count("<NL>" + form.assistant)) in [(1, 2), (2, 2)]
         assert f"「{lead}偽」" in text

@@ -115,3 +115,16 @@ def test_the_lower_rooms_cost_little_more_than_torch():
 
     pairs = [(seconds("import torch"), seconds("import qlora_nb.nf4")) for _ in range(3)]
     assert min(ours for _, ours in pairs) < 1.5 * min(theirs for theirs, _ in pairs), pairs
+
+
+def test_a_public_name_means_one_thing():
+    homes = {}
+    for path in PACKAGE.glob("[!_]*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [node.name] if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else [
+                target.id for target in getattr(node, "targets", []) if isinstance(target, ast.Name)]
+            for name in names:
+                if not name.startswith("_"):
+                    homes.setdefault(name, set()).add(path.stem)
+    twice = {name: sorted(rooms) for name, rooms in homes.items() if len(rooms) > 1}
+    assert not twice, twice
