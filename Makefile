@@ -94,8 +94,9 @@ colab: $(VENV)/.installed-dev
 
 IN_A_BROWSER := $(addprefix tests/test_,site.py playground.py picker.py bit_editor.py)
 
+# Two processes with a thread each are faster than one with two: much of a test is not arithmetic.
 tests: environment
-	python -m pytest -q tests $(addprefix --ignore ,$(IN_A_BROWSER))
+	OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile tests $(addprefix --ignore ,$(IN_A_BROWSER))
 
 site-tests: environment browser
 	python -m pytest -q $(IN_A_BROWSER)
