@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from .core import InputError, lacks_memory, machine, saving, versions, write_json
-from .exam import TrainingData, evaluate, load_data
+from .exam import TrainingData, count_conversations, evaluate, load_data
 from .memory import Recipe
 from .models import fetch_model, load_base, scan_weights
 from .options import FinetuneOptions, resolve
@@ -57,11 +57,11 @@ def set_up(
     """
     if full and plan.quantization != "none":
         raise InputError("quantized weights cannot be trained; set quantization to none")
+    if plan.device.type == "cpu" and not plan.device_given and plan.shape:
+        check_time(plan, 0 if plan.steps else count_conversations(plan))
     tokenizer = load_tokenizer(plan.folder)
     data = load_data(plan, tokenizer)
     recipe = recipe_of(plan, data.train)
-    if plan.device.type == "cpu" and not plan.device_given:
-        check_time(plan, len(data.train))
     if plan.device.type == "cuda" and not full:
         check_memory(plan, recipe, free_bytes(plan.device))
     log.info("loading the weights of %s", plan.model)

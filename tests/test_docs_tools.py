@@ -15,6 +15,7 @@ import docstrings  # noqa: E402
 import finish  # noqa: E402
 import project  # noqa: E402
 import readme  # noqa: E402
+import route  # noqa: E402
 from qlora_nb.core import InputError  # noqa: E402
 
 
@@ -111,7 +112,7 @@ def test_readme_and_colab_cells_are_current():
 
 
 def test_owner_and_repository_stand_in_the_settings_alone():
-    "Elsewhere only in what is made from them: README.md, the Colab cells, nbdev's index."
+    "Elsewhere only in what is made from them: README.md, the Colab cells, the line that clones."
     found = project.settings()
     place = f"{found['user']}/{found['repo']}"
     listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"],
@@ -123,7 +124,8 @@ def test_owner_and_repository_stand_in_the_settings_alone():
         if path.suffix == ".ipynb" and path.exists():
             cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
             text = "\n".join("".join(cell["source"]) for cell in cells
-                             if not colab.is_badge(cell) and not colab.is_setup(cell))
+                             if not colab.is_badge(cell) and not colab.is_setup(cell)
+                             and not "".join(cell["source"]).startswith(route.START))
         else:
             text = path.read_bytes().decode("utf-8", "ignore") if path.is_file() else ""
         if place in text:

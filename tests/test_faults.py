@@ -127,7 +127,7 @@ def test_a_model_too_large_for_the_processor(tmp_path, command, small_data, monk
     refused(done, "without a GPU", "days on this processor", "micro model", "--device cpu")
     days, steps = (int(re.search(rf"([\d,]+) {word}", done.stderr)[1].replace(",", ""))
                    for word in ("days", "steps"))
-    assert steps == 750 and days > 1  # 120 rows, 16 a step
+    assert steps == 800 and days > 1  # 120 rows are 30 batches of 4, and 8 steps of 4 batches
     assert not (tmp_path / "runs").exists()
     insisted = command(*run, "--device", "cpu")  # and then it is the tokenizer that is missing
     refused(insisted, "tokenizer")
