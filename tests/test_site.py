@@ -572,7 +572,7 @@ def test_the_calculator_shows_what_it_counts_and_refuses_what_it_cannot(tab):
 
 
 def test_the_calculator_can_be_read_by_day_and_by_night(tab):
-    page = tab.open("memory")
+    page = tab.open("fits")
     colours = """() => {
       const text = document.querySelector('.memory-calculator .answer'), found = [];
       for (const start of [text, document.querySelector('.memory-calculator label'),
