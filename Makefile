@@ -73,9 +73,9 @@ current: environment
 
 export: environment
 	python docs/colab.py
-	python docs/route.py
 	nbdev_export
 	python docs/docstrings.py
+	python docs/route.py
 	nbdev_clean
 	python docs/readme.py
 

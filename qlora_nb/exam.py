@@ -67,7 +67,7 @@ def ask(
 @torch.no_grad()
 def mean_loss(
     model,  # a causal language model
-    examples: list[dict],  # of `qlora_nb.data.encode`
+    examples: list[dict],  # of `qlora_nb.data.encode_all`
     collator,  # of `qlora_nb.data.Collator`
     batch_size: int = 32,
 ) -> float:  # nats per graded token
@@ -75,7 +75,7 @@ def mean_loss(
 
     Args:
         model: a causal language model
-        examples: of `qlora_nb.data.encode`
+        examples: of `qlora_nb.data.encode_all`
         collator: of `qlora_nb.data.Collator`
 
     Returns:

@@ -23,7 +23,7 @@ from .prepare import held_bytes, prepare
 from .progress import Progress, log
 from .record import answers, digests, history, metrics, publish
 from qlora_nb.runs import (
-    RunFolder, begin, checkpoints, claim, clear_work, find_run, finished_record, read_stored,
+    RunFolder, begin, claim, clear_work, find_run, finished_record, newest_checkpoint, read_stored,
 )
 from .tokenizer import load_tokenizer
 from .trainer import WholeTrainer, check_reporter, check_whole, fit, training_arguments
@@ -82,7 +82,7 @@ def _describe_base(plan: Plan, folder: Path) -> dict:
                          f"weights, the first in {min(scan.non_finite)}; fetch the model again")
     return {"model": plan.model, "revision": plan.revision, "bytes": scan.bytes,
             "fingerprint": scan.fingerprint,
-            "compute_dtype": str(plan.dtype).removeprefix("torch.")}
+            "compute_dtype": plan.dtype_name}
 
 # %% ../nbs/17_finetune.ipynb #f8c091f5
 def examine(
@@ -138,7 +138,7 @@ def train(
         folder: for checkpoints; training continues at the newest one in it
     """
     trainer = WholeTrainer(setup.model, setup.data, training_arguments(setup.plan, folder))
-    last = next(reversed(checkpoints(folder)), None)
+    last = newest_checkpoint(folder)
     if last:
         check_whole(last)
         log.info("continuing at %s", last.name)
@@ -187,7 +187,7 @@ def _run(run: RunFolder, options: FinetuneOptions) -> dict:
     log.info(str(setup.data.report))
     # Two checkpoints with AdamW's two moments while one replaces the other, and the adapter.
     begin(run, options, needed=2 * 3 * held_bytes(setup.model, trained=True) + 8_000_000)
-    if options.resume and not checkpoints(run.work):
+    if options.resume and not newest_checkpoint(run.work):
         log.info("nothing was saved yet; starting at the first step")
     with enough_memory(run, plan, setup.recipe):
         before = _first_exam(run, setup)

@@ -8,8 +8,7 @@ __all__ = ['PLACES', 'ANIMALS', 'GOODS', 'COUNTERS', 'OPPOSITES', 'LISTS', 'RELA
            'world_file', 'Relation', 'relations', 'Fact', 'facts', 'fill', 'say', 'question_about', 'World', 'world',
            'portrait', 'any_fact', 'listing', 'card', 'story', 'reading', 'made_up', 'copying', 'invented', 'topic',
            'echo', 'corpus', 'is_held_out', 'questions', 'cloze_prompts', 'write_questions', 'as_dialogue',
-           'train_tokenizer', 'micro_config', 'token_rows', 'optimizers', 'schedule', 'pretrain', 'make_micro', 'teach',
-           'micro_batch']
+           'train_tokenizer', 'micro_config', 'token_rows', 'optimizers', 'schedule', 'pretrain', 'make_micro', 'teach']
 
 # %% ../nbs/16_micro.ipynb #f5e57507
 import hashlib
@@ -25,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
-from transformers import BitsAndBytesConfig, GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from .core import machine, versions, whole_folder, write_json
 from .data import FORMATS, Collator, encode_dialogue
@@ -665,33 +664,3 @@ def teach(
     for _ in range(steps):
         model(**collate(rng.sample(examples, batch))).loss.backward()
         optimizer.step(), rate.step(), optimizer.zero_grad()
-
-# %% ../nbs/16_micro.ipynb #a80c3e17
-def micro_batch(
-    rows: int = 32,  # of train.jsonl, from the first on
-    four_bit: bool = False,  # linear layers in NF4 with double quantization, by bitsandbytes
-) -> tuple:  # GPTNeoXForCausalLM in float32; dict of int64 tensors (rows, tokens)
-    """The micro model and a batch of its questions, ready for `model(**batch).loss`.
-
-    Args:
-        rows: of train.jsonl, from the first on
-        four_bit: linear layers in NF4 with double quantization, by bitsandbytes
-
-    Returns:
-        GPTNeoXForCausalLM in float32; dict of int64 tensors (rows, tokens)
-    """
-    home, quantization = micro_folder() / "model", None
-    if four_bit:
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.float32)
-    model = GPTNeoXForCausalLM.from_pretrained(
-        home, dtype=torch.float32, quantization_config=quantization)
-    model.config.use_cache = False  # a training step needs no cache
-    for layer in model.modules():  # repacked for evaluation, a layer would be trained wrongly
-        if hasattr(layer, "support_avx512bf16_for_cpu"):
-            layer.support_avx512bf16_for_cpu = False
-    tokenizer, examples = load_tokenizer(home), []
-    for line in (micro_folder() / "train.jsonl").read_text(encoding="utf-8").splitlines()[:rows]:
-        examples.append(encode_dialogue(as_dialogue(json.loads(line)), tokenizer, FORMATS["rinna"]))
-    return model, Collator(tokenizer)(examples)

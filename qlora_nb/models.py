@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FAMILY', 'STORED_BUFFERS', 'fetch_model', 'read_config', 'weight_files', 'check_weights', 'WeightScan',
            'scan_weights', 'pick_device', 'pick_compute_dtype', 'quantization_config', 'guard_cpu_layers',
-           'pick_backend', 'load_base']
+           'pick_backend', 'load_base', 'micro_batch']
 
 # %% ../nbs/a_models.ipynb #b550eb73
 import copy
@@ -21,10 +21,13 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, GPTNeoXForCausalLM
 
 from .core import InputError, read_json
+from .data import FORMATS, Collator, encode_dialogue
 from .hub import hub_folder
-from .micro import micro_folder
+from .micro import as_dialogue, micro_folder
 from .model_files import load_4bit
 from .qlora import quantize_model
+from .readers import read_rows
+from .tokenizer import load_tokenizer
 
 # %% ../nbs/a_models.ipynb #3000c19b
 def fetch_model(
@@ -383,3 +386,25 @@ def load_base(
     elif (quantized or stored) and device.type == "cpu":
         guard_cpu_layers(model)
     return model
+
+# %% ../nbs/a_models.ipynb #a80c3e17
+def micro_batch(
+    rows: int = 32,  # of train.jsonl, from the first on
+    four_bit: bool = False,  # linear layers in NF4 with double quantization, by bitsandbytes
+) -> tuple:  # GPTNeoXForCausalLM in float32; dict of int64 tensors (rows, tokens)
+    """The micro model and a batch of its questions, ready for `model(**batch).loss`.
+
+    Args:
+        rows: of train.jsonl, from the first on
+        four_bit: linear layers in NF4 with double quantization, by bitsandbytes
+
+    Returns:
+        GPTNeoXForCausalLM in float32; dict of int64 tensors (rows, tokens)
+    """
+    folder = micro_folder() / "model"
+    model = load_base(folder, "nf4" if four_bit else "none")
+    model.config.use_cache = False  # a training step needs no cache
+    tokenizer = load_tokenizer(folder)
+    talks = map(as_dialogue, read_rows(micro_folder() / "train.jsonl")[:rows])
+    examples = [encode_dialogue(talk, tokenizer, FORMATS["rinna"]) for talk in talks]
+    return model, Collator(tokenizer)(examples)

@@ -91,8 +91,12 @@ class Plan:
     def total_steps(self, rows: int) -> int:
         "Optimizer steps over so many rows to train on, as transformers counts them."
         batches = math.ceil(rows / self.batch_size)
-        return self.steps or math.ceil(self.epochs * max(1, batches // self.accumulation
-                                                         + (batches % self.accumulation > 0)))
+        return self.steps or math.ceil(self.epochs * math.ceil(batches / self.accumulation))
+
+    @property
+    def dtype_name(self) -> str:
+        "As options and JSON write it: float32, float16 or bfloat16."
+        return str(self.dtype).removeprefix("torch.")
 
 # %% ../nbs/a_plan.ipynb #ad4c5d10
 def make_plan(
@@ -160,15 +164,12 @@ def in_one_line(plan: Plan) -> str:
         plan.quantization, plan.quantization.upper())
     long = f"{plan.steps:,} steps" if plan.steps else f"{plan.epochs:g} epochs"
     again = ", gradient checkpointing" if plan.gradient_checkpointing else ""
-    return (f"{base} base, {_name(plan.dtype)} on {plan.device.type}; LoRA of rank {plan.rank} on "
+    return (f"{base} base, {plan.dtype_name} on {plan.device.type}; LoRA of rank {plan.rank} on "
             f"{plan.target_modules}; {long} of {plan.rows_per_step} rows up to "
             f"{plan.sequence_length} tokens; {plan.optimizer}{again}")
 
 def as_record(plan: Plan) -> dict:
     "The plan in JSON's words."
     said = {f.name: getattr(plan, f.name) for f in fields(Plan) if f.name != "folder"}
-    return said | {"device": plan.device.type, "dtype": _name(plan.dtype),
+    return said | {"device": plan.device.type, "dtype": plan.dtype_name,
                    "shape": asdict(plan.shape) if plan.shape else None}
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

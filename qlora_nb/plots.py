@@ -214,7 +214,8 @@ class Drawing:
 
     def _repr_html_(self) -> str:
         role = "group" if any(part.startswith("<a ") for part in self.parts) else "img"
-        return (f'<svg viewBox="0 0 {self.width} {self.height}" width="{self.width}" role="{role}" '
+        return (f'<svg viewBox="0 0 {self.width} {self.height}" width="{self.width}" '
+                f'role="{role}" '
                 f'aria-label="{html.escape(self.title)}" fill="currentColor" '
                 'font-family="sans-serif" style="max-width:100%;height:auto">'
                 f'{"".join(self.parts)}</svg>')

@@ -19,7 +19,7 @@ from .core import InputError, lacks_memory
 from .fits import advice, as_options, first_that_fits
 from .memory import CONTEXT, Recipe, Shape, layer_matrices
 from .plan import Plan
-from .runs import RunFolder, checkpoints
+from .runs import RunFolder, newest_checkpoint
 
 # %% ../nbs/a_preflight.ipynb #fd5f0c27
 def free_bytes(
@@ -143,10 +143,10 @@ def enough_memory(
 
 def _recovery_hint(run: RunFolder, plan: Plan | None, recipe: Recipe | None) -> str:
     "What is kept, and with which options to go on."
-    saved = [path.name for path in checkpoints(run.work)[-1:]]
+    saved = newest_checkpoint(run.work)
     begun = saved or (run.work / "options.json").exists()
     again = "go on with --resume" if begun else "run the command again"
-    kept = f"{saved[0]} is whole: {again}" if saved else again
+    kept = f"{saved.name} is whole: {again}" if saved else again
     if recipe is None or plan.shape is None:
         return f"{kept} where more memory is free, or take a smaller model"
     step, less = plan.rows_per_step, ledger(plan.shape, recipe).total - 1

@@ -58,14 +58,14 @@ def history(
     state,  # of a Trainer
     before: dict,
     after: dict,
-) -> list[dict]:  # step and what was measured then:
+) -> list[dict]:  # step and what was measured then
     """The Trainer's log, with the held-out loss from before the first step and after the last.
 
     Args:
         state: of a Trainer
 
     Returns:
-        step and what was measured then:
+        step and what was measured then
     """
     log = [{"step": 0, "eval_loss": next(iter(before.values()))["loss"]}, *state.log_history]
     if not any(row["step"] == state.global_step and "eval_loss" in row for row in log):
@@ -77,11 +77,11 @@ def answers(
     data: TrainingData,
     before: dict,
     after: dict,
-) -> list[dict]:  # question, expected, before, after:
+) -> list[dict]:  # question, expected, before, after
     """Every held-out question of the first exam, with its answers before and after.
 
     Returns:
-        question, expected, before, after:
+        question, expected, before, after
     """
     name, exam = next(iter(data.exams.items()))
     rows = zip(exam.questions, exam.expected, before[name]["answers"], after[name]["answers"])

@@ -28,7 +28,7 @@ from .model_files import load_adapter, save_adapter
 from .plan import Plan
 from .progress import Progress
 from .qlora import has_lora
-from .runs import checkpoints
+from .runs import checkpoints, newest_checkpoint
 
 try:
     import resource
@@ -190,8 +190,8 @@ class WholeTrainer(Trainer):
 
     def _diverged(self, what: str) -> InputError:
         "An error for a training that cannot become good again."
-        last = checkpoints(Path(self.args.output_dir).parent)[-1:]
-        kept = f"{last[0]} holds the last good adapter" if last else "nothing was saved yet"
+        last = newest_checkpoint(Path(self.args.output_dir).parent)
+        kept = f"{last} holds the last good adapter" if last else "nothing was saved yet"
         wider = ", or with --compute-dtype float32" if self.args.fp16 else ""
         return InputError(f"{what} at step {self.state.global_step}; {kept}; begin again with "
                           f"--overwrite and a --learning-rate below {self.args.learning_rate:g}"
@@ -254,10 +254,10 @@ def fit(
     try:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     except Exception:
-        half = checkpoints(trainer.args.output_dir)  # there is one only while one is being saved
+        half = newest_checkpoint(trainer.args.output_dir)  # there is one only while one is being saved
         if not half:
             raise
-        with saving(half[-1].name):
+        with saving(half.name):
             raise
     finally:
         trainer.bar.close()

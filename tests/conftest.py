@@ -68,3 +68,21 @@ def write_rows(path: Path, rows: list) -> Path:
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def stored_page(browser):
+    "Open what a notebook has stored under a mark, as a page of its own."
+    opened = []
+
+    def page(notebook, mark):
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        shown = ["".join(output["data"]["text/html"]) for cell in cells
+                 for output in cell.get("outputs", []) if "text/html" in output.get("data", {})]
+        markup, = (markup for markup in shown if mark in markup)
+        opened.append(browser.new_page())
+        opened[-1].set_content(markup)
+        return opened[-1]
+    yield page
+    for one in opened:
+        one.close()

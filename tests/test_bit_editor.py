@@ -1,5 +1,4 @@
 """The switches of the chapter on bits: in a browser they read a pattern as torch does."""
-import json
 import math
 import random
 
@@ -12,16 +11,9 @@ NOTEBOOK = PACKAGE.parent / "nbs" / "00_bits.ipynb"
 
 
 @pytest.fixture
-def page(browser):
+def page(stored_page):
     "A page with the switches as they are stored in the notebook."
-    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
-    shown = ["".join(output["data"]["text/html"]) for cell in cells
-             for output in cell.get("outputs", []) if "text/html" in output.get("data", {})]
-    editor, = (markup for markup in shown if "bit-editor" in markup)
-    page = browser.new_page()
-    page.set_content(editor)
-    yield page
-    page.close()
+    return stored_page(NOTEBOOK, "bit-editor")
 
 
 def test_any_pattern_reads_as_torch_reads_it(page):

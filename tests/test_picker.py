@@ -12,16 +12,9 @@ NOTEBOOK = PACKAGE.parent / "nbs" / "14_tokenizer.ipynb"
 
 
 @pytest.fixture
-def page(browser):
+def page(stored_page):
     "A page with the picker as it is stored in the notebook."
-    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
-    shown = ["".join(output["data"]["text/html"]) for cell in cells
-             for output in cell.get("outputs", []) if "text/html" in output.get("data", {})]
-    picker, = (markup for markup in shown if "token-picker" in markup)
-    page = browser.new_page()
-    page.set_content(picker)
-    yield page
-    page.close()
+    return stored_page(NOTEBOOK, "token-picker")
 
 
 def ids(page) -> list[int]:
