@@ -264,12 +264,12 @@ def generate(
 def without_adapter(
     model,  # as `load_adapted` gives it
 ):
-    """Let the base model compute alone within the block; raises `InputError` without an adapter.
+    """Switch the adapter off within the block; raises `InputError` where there is none.
 
     Args:
         model: as `load_adapted` gives it
     """
-    # Beside its own layers peft wraps what it trains whole: embeddings, heads, some tokens.
+    # Besides its own layers peft wraps what it trains whole: embeddings, heads, some tokens.
     kinds = (BaseTunerLayer, AuxiliaryTrainingWrapper, LoRALinear)
     layers = [layer for layer in model.modules() if isinstance(layer, kinds)]
     if not layers:
@@ -357,11 +357,11 @@ def merged_model(
 # %% ../nbs/a_adapters.ipynb #74587b8a
 def merge(
     options: MergeOptions,
-) -> Path:  # the folder, loadable by transformers alone
+) -> Path:  # the folder, which transformers loads without peft
     """Merge an adapter into its base and save a plain model with its tokenizer.
 
     Returns:
-        the folder, loadable by transformers alone
+        the folder, which transformers loads without peft
     """
     output = Path(options.output)
     _check_place(output, options.overwrite)

@@ -54,7 +54,7 @@ def unknown_name(
 def whole_file(
     path,  # the file that appears when the block ends without an exception
 ):
-    """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure.
+    """Yield a temporary path next to `path`; rename it to `path` on success, remove it on failure.
 
     Args:
         path: the file that appears when the block ends without an exception
@@ -137,13 +137,13 @@ def _move_into(fresh: Path, path: Path, replaces) -> None:
 
 def replace_folder(
     fresh,  # an existing folder, on the same disk as `path`
-    path,  # where it shall stand; what stands there now is deleted afterwards
+    path,  # its new place; what is there now is deleted afterwards
 ) -> None:
     """Rename `fresh` to `path`, a folder that nobody else puts anything into.
 
     Args:
         fresh: an existing folder, on the same disk as `path`
-        path: where it shall stand; what stands there now is deleted afterwards
+        path: its new place; what is there now is deleted afterwards
     """
     fresh, path = Path(fresh), Path(path)
     _settle(fresh)

@@ -31,7 +31,7 @@ def can_compile(
         return False
 
 # %% ../nbs/a_kernels.ipynb #f0477ee2
-COMPILE_FROM = 2**24  # elements: a smaller tensor alone is not worth the seconds of compiling
+COMPILE_FROM = 2**24  # elements: a smaller tensor is not worth the seconds of compiling
 CHUNK = 2**20  # elements at a time: what lies between two steps stays in the processor's cache
 COMPILED_CHUNK = 2**22  # compiled code keeps little between steps: fewer calls are worth more
 

@@ -237,7 +237,7 @@ STORY_QUESTIONS = {
 def story(
     rng: random.Random,
 ) -> tuple:  # the story, and its roles: who, day, place, thing
-    """A little story with three facts that hold in it alone.
+    """A little story with three facts that hold only in it.
 
     Returns:
         the story, and its roles: who, day, place, thing
@@ -648,7 +648,7 @@ def teach(
     lr: float = 4e-3,
     batch: int = 32,  # rows in a step
 ) -> None:
-    """Train on answers alone, the rate falling as a cosine.
+    """Train on answers only, the rate falling as a cosine.
 
     Args:
         model: trained in place, as far as its weights want gradients

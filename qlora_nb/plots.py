@@ -128,7 +128,7 @@ class Box(NamedTuple):
 
 # %% ../nbs/a_plots.ipynb #53994376
 class Drawing:
-    """Boxes, arrows and words as SVG in a notebook, the title alone elsewhere.
+    """Boxes, arrows and words as SVG in a notebook, only the title elsewhere.
 
     Args:
         width: in pixels; a narrower page shows it smaller
