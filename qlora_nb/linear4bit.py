@@ -85,7 +85,7 @@ def _check_linear(layer) -> None:
     if not plain or getattr(type(layer), "forward", None) is not torch.nn.Linear.forward:
         raise InputError(f"this is a {kind} with a weight of type {type(weight).__name__}; "
                          "expected a plain torch.nn.Linear: leave it as it is")
-    if weight.is_meta:
+    if layer.weight.is_meta:
         raise InputError("the weight is on the meta device and has no values; expected some: load "
                          "them before quantizing")
 

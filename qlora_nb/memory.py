@@ -13,7 +13,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from .core import InputError, unknown_name
 
@@ -48,6 +48,8 @@ def quantized_bytes(
     return codes, blocks + 4 * -(-blocks // 256) + 4 + 256 * 4 + codebook
 
 # %% ../nbs/09_memory.ipynb #b2025a12
+_FROM_OTHERS: Any = None  # computed from the other fields, unless it is given
+
 @dataclass(frozen=True)
 class Shape:
     """What of a model's configuration decides how many bytes it needs.
@@ -66,13 +68,13 @@ class Shape:
     hidden: int  # width of the residual stream
     heads: int
     vocab: int
-    intermediate: int | None = None  # width inside the feed-forward part; None: 4 x hidden
+    intermediate: int = _FROM_OTHERS  # width inside the feed-forward part; None: 4 x hidden
     context: int = 2048  # longest sequence in tokens
     tied: bool = False  # the head is the embedding
     parallel: bool = False  # attention and feed-forward part read the same input
     rotary: float = 1.0  # share of a head's width that is rotated
     family: Literal["gpt_neox", "gpt_neox_japanese", "llama"] = "gpt_neox"
-    groups: int | None = None  # heads of keys and values (None: all); fewer in a llama only
+    groups: int = _FROM_OTHERS  # heads of keys and values (None: all); fewer in a llama only
 
     def __post_init__(self):
         if self.intermediate is None:
@@ -178,7 +180,7 @@ def shape_of(
         raise InputError(f"{source} has other biases than its family, which the ledger does not "
                          f"count; expected attention_bias {biased}")
     return Shape(
-        **sizes, family=family, groups=config.get("num_key_value_heads"),
+        **sizes, family=family, groups=config.get("num_key_value_heads", _FROM_OTHERS),
         context=config.get("max_position_embeddings", 2048),
         intermediate=config.get("intermediate_size", sizes["hidden"] * multiple),
         tied=config.get("tie_word_embeddings", family == "gpt_neox_japanese"),
@@ -303,7 +305,7 @@ def _check_recipe(recipe: Recipe) -> None:
                          "give a rank, or quantization none")
 
 # %% ../nbs/09_memory.ipynb #14ef1a79
-METHODS = {
+METHODS: dict[str, dict[str, Any]] = {
     "full": dict(quantization="none", rank=0),
     "lora": dict(quantization="none"),
     "lora8": dict(quantization="int8"),
@@ -355,7 +357,7 @@ def add_parts(
     Args:
         *parts: polynomials
     """
-    total = Counter()
+    total: Counter = Counter()
     for part in parts:
         for name, value in part.items():
             total[name] += value * times

@@ -91,7 +91,7 @@ class Plan:
     def total_steps(self, rows: int) -> int:
         "Optimizer steps over so many rows to train on, as transformers counts them."
         batches = math.ceil(rows / self.batch_size)
-        return self.steps or math.ceil(self.epochs * math.ceil(batches / self.accumulation))
+        return self.steps or math.ceil((self.epochs or 0) * math.ceil(batches / self.accumulation))
 
     @property
     def dtype_name(self) -> str:

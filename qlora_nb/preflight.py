@@ -147,7 +147,7 @@ def _recovery_hint(run: RunFolder, plan: Plan | None, recipe: Recipe | None) -> 
     begun = saved or (run.work / "options.json").exists()
     again = "go on with --resume" if begun else "run the command again"
     kept = f"{saved.name} is whole: {again}" if saved else again
-    if recipe is None or plan.shape is None:
+    if plan is None or recipe is None or plan.shape is None:
         return f"{kept} where more memory is free, or take a smaller model"
     step, less = plan.rows_per_step, ledger(plan.shape, recipe).total - 1
     other = first_that_fits(plan.shape, recipe, less, step)
@@ -159,7 +159,7 @@ def _recovery_hint(run: RunFolder, plan: Plan | None, recipe: Recipe | None) -> 
 
 # %% ../nbs/a_preflight.ipynb #9f683feb
 def clear_traceback(
-    error: BaseException,
+    error: BaseException | None,
 ) -> None:
     "Empty the frames that an exception and its causes remember."
     while error is not None:

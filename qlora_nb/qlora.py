@@ -9,6 +9,7 @@ __all__ = ['PREFIX', 'linear_layers', 'quantize_model', 'replace_layers', 'prepa
 # %% ../nbs/08_qlora.ipynb #c1901a6a
 import logging
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,14 +21,14 @@ from .lora import LoRALinear, check_fit
 # %% ../nbs/08_qlora.ipynb #2a0ffd5f
 def linear_layers(
     model,  # any module: of transformers, quantized or not, with or without LoRA
-) -> dict[str, nn.Module]:  # name -> nn.Linear (or bitsandbytes' kinds of it) or Linear4bit
+) -> dict[str, nn.Linear | Linear4bit]:  # by name; bitsandbytes' kinds are nn.Linear, too
     """The layers that are quantized and adapted: all linear ones but the output head.
 
     Args:
         model: any module: of transformers, quantized or not, with or without LoRA
 
     Returns:
-        name -> nn.Linear (or bitsandbytes' kinds of it) or Linear4bit
+        by name; bitsandbytes' kinds are nn.Linear, too
     """
     head, table = _end(model, "output"), _end(model, "input")
     return {
@@ -63,7 +64,7 @@ def quantize_model(
         compute_dtype: of the products; None: that of the input
         skip: names, or last parts of names, of layers that stay as they are
     """
-    layers = linear_layers(model)
+    layers: dict[str, Any] = linear_layers(model)
     for name, layer in layers.items():
         if not layer.weight.is_floating_point():
             raise InputError(f"{name} is quantized already; quantize a model once, from its "
@@ -308,7 +309,7 @@ def _merged(layer: LoRALinear, requantize: bool) -> nn.Module:
     "One linear layer that computes what base and update compute together."
     if layer.merged:
         layer.unmerge()
-    base = layer.base_layer
+    base: Any = layer.base_layer
     four_bit = isinstance(base, Linear4bit)
     weight = base.dequantize(torch.float32) if four_bit else base.weight.float()
     weight = weight + layer.scaling * (layer.lora_B.weight.float() @ layer.lora_A.weight.float())

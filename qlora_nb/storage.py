@@ -8,6 +8,7 @@ __all__ = ['SUFFIXES', 'to_tensors', 'from_tensors', 'save_tensors', 'read_tenso
 
 # %% ../nbs/a_storage.ipynb #474689af
 import json
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -38,7 +39,7 @@ def to_tensors(
         parts |= {".absmax": inner.packed, ".nested_absmax": inner.absmax,
                   ".nested_quant_map": inner.codebook}
         facts |= {"nested_blocksize": inner.block_size, "nested_dtype": "float32",
-                  "nested_offset": float(inner.offset)}
+                  "nested_offset": float(inner.offset or 0)}
     writer = "bitsandbytes" if kind in BITSANDBYTES else "qlora_nb"
     text = bytearray(json.dumps(facts).encode())
     parts[f".quant_state.{writer}__{kind}"] = torch.frombuffer(text, dtype=torch.uint8)
@@ -177,6 +178,14 @@ class QuantizedWeight(torch.nn.Module):
         quantized: a matrix in 4 bits
     """
 
+    weight: torch.Tensor
+    absmax: torch.Tensor
+    quant_map: torch.Tensor
+    nested_absmax: torch.Tensor | None  # None, as those after it, without double quantization
+    nested_quant_map: Any
+    nested_offset: Any
+    _nested_block_size: Any
+
     def __init__(
         self,
         quantized: QuantizedTensor,  # a matrix in 4 bits
@@ -192,7 +201,7 @@ class QuantizedWeight(torch.nn.Module):
     @property
     def quantized(self) -> QuantizedTensor:
         "The weight; it shares the module's memory."
-        absmax = self.absmax
+        absmax: Any = self.absmax
         if self.nested_absmax is not None:
             absmax = QuantizedTensor(absmax, self.nested_absmax, self.nested_quant_map,
                                      self._nested_block_size, absmax.shape, torch.float32,
@@ -217,10 +226,10 @@ class QuantizedWeight(torch.nn.Module):
     def _hold(self, q: QuantizedTensor) -> None:
         "Take the parts of `q` as buffers."
         inner = q.absmax if isinstance(q.absmax, QuantizedTensor) else None
-        parts = {"weight": q.packed[:, None], "absmax": inner.packed if inner else q.absmax,
-                 "quant_map": q.codebook, "nested_absmax": inner and inner.absmax,
-                 "nested_quant_map": inner and inner.codebook,
-                 "nested_offset": inner and inner.offset}
+        parts: dict[str, Any] = {
+            "weight": q.packed[:, None], "absmax": inner.packed if inner else q.absmax,
+            "quant_map": q.codebook, "nested_absmax": inner and inner.absmax,
+            "nested_quant_map": inner and inner.codebook, "nested_offset": inner and inner.offset}
         for name, part in parts.items():
             self.register_buffer(name, part, persistent=False)  # saved in another form, below
         self.block_size, self._nested_block_size = q.block_size, inner and inner.block_size
