@@ -112,7 +112,7 @@ class Chapter:
         links = re.findall(r"\]\(([^)\s#]+\.ipynb)", said[-1]) if said else []
         return links[-1] if links else None
 
-    @property
+    @cached_property
     def imports(self) -> set:
         "The modules of the package that the chapter's code imports."
         package, found = settings()["lib_name"], set()
