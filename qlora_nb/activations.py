@@ -114,7 +114,7 @@ def end_activations(
 ) -> Counter:
     "What the last norm, the head and the loss keep; log-probabilities are float32."
     w, h, v = widths(recipe, shape.family), shape.hidden, shape.vocab
-    if recipe.lean:  # the states that are graded, and where they stood
+    if recipe.lean:  # the states that are graded, and their places
         return add_parts(_norm_kept(shape, recipe), polynomial(n=w.output * h + 24))
     trained = 0 if recipe.rank else w.compute * h + 8
     copy = w.compute * v * h if w.cast and w.stream != w.compute else 0
