@@ -81,6 +81,7 @@ export: environment
 
 lint: environment
 	ruff check --quiet qlora_nb docs tests benchmarks setup.py
+	mypy --no-error-summary
 
 # As a reader runs them: plain Jupyter, the installed wheel, an empty folder.
 chapters: environment

@@ -35,7 +35,7 @@ compared = ["protobuf>=7.36"]
 # nbdev 2 works only with the execnb and fastcore of its own time; see constraints.txt.
 nbdev = ["nbdev>=2.4.14,<3", "execnb<0.2", "fastcore<1.15", "ghapi<2", "fastgit<0.2"]
 dev = chapters + compared + nbdev + [
-    "build", "jupyterlab", "hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "ruff",
+    "build", "jupyterlab", "hypothesis", "mypy", "pytest", "pytest-timeout", "pytest-xdist", "ruff",
     "setuptools", "tensorboardX",
 ]
 docs = nbdev + [

@@ -340,7 +340,7 @@ def ledger(
     both = coefficients(shape, recipe)
     parts = {name: evaluate_polynomial(part, *at) for name, part in both["parts"].items()}
     moments = {name: evaluate_polynomial(part, *at) for name, part in both["moments"].items()}
-    moment = max(moments, key=moments.get)
+    moment = max(moments, key=moments.__getitem__)
     context = parts.pop("CUDA context")
     parts |= {"working memory": moments[moment], "CUDA context": context}
     return Ledger(shape, recipe, parts, moment)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
+from typing import Any
 
 import os
 import torch
@@ -233,7 +234,7 @@ def pick_format(
     """
     if name == "auto":
         trained = adapter.record.get("base", {})
-        name = trained.get("format") or trained.get("model") or folder
+        name = trained.get("format") or trained.get("model") or str(folder)
     return choose_format(name, tokenizer)
 
 # %% ../nbs/a_adapters.ipynb #ec641c91
@@ -253,7 +254,7 @@ def generate(
     model, tokenizer, adapter, folder = load_adapted(options, pick_device(options.device))
     form = pick_format(options.prompt_format, adapter, folder, tokenizer)
     ids = [prompt_ids([{"role": "user", "content": p}], tokenizer, form) for p in prompts]
-    sampling = {}
+    sampling: dict[str, Any] = {}
     if options.temperature > 0:
         torch.manual_seed(options.seed)
         sampling = dict(do_sample=True, temperature=options.temperature, top_p=options.top_p)
@@ -308,7 +309,8 @@ def in_float32(
             codes = layer.weight
             weight = from_bitsandbytes(codes, codes.quant_state).dequantize(torch.float32)
         if weight is not None:
-            plain = nn.Linear(*weight.shape[::-1], bias=layer.bias is not None, device="meta")
+            outputs, inputs = weight.shape
+            plain = nn.Linear(inputs, outputs, bias=layer.bias is not None, device="meta")
             plain.weight, plain.bias = nn.Parameter(_in_file(weight, folder)), layer.bias
             replace_layers(model, {name: plain})
     for name, parameter in model.named_parameters():
@@ -323,7 +325,7 @@ def _in_file(tensor: torch.Tensor, folder) -> torch.Tensor:
     "The same float32 values in a file: the system may put its pages aside where RAM is short."
     with saving("the weights to be merged", "run the command again"):
         with NamedTemporaryFile(dir=folder, delete=False) as file:
-            file.write(tensor.contiguous().cpu().numpy())
+            file.write(tensor.contiguous().cpu().numpy().data)
     return torch.from_file(file.name, shared=True, size=tensor.numel()).view(tensor.shape)
 
 # %% ../nbs/a_adapters.ipynb #90745035

@@ -9,7 +9,7 @@ __all__ = ['TINY', 'FLOATS', 'BITSANDBYTES', 'Ladder', 'ladder', 'to_codes', 'co
 # %% ../nbs/03_blockwise.ipynb #12eec652
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -291,7 +291,7 @@ def dequantize(
     absmax = q.absmax if isinstance(q.absmax, torch.Tensor) else _scales(q.absmax)
     table, flat, block = _table(q.codebook), out.view(-1), q.block_size
     held = table.shape[1]  # values in a byte
-    exact = None if flat.dtype == torch.float32 else torch.empty(0, device=flat.device)
+    exact: Any = None if flat.dtype == torch.float32 else torch.empty(0, device=flat.device)
     # A 16-bit result is rounded from float32 values that should stay in the cache.
     piece = COMPILED_CHUNK if exact is None else CHUNK
     run, places, whole = windows(_dequantize_rows, flat, compiled, block, held, piece=piece)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Any
 
 import torch
 
@@ -32,8 +33,8 @@ class Speaker:
         name: of model and adapter, for people
     """
 
-    model: object
-    tokenizer: object
+    model: Any
+    tokenizer: Any
     form: PromptFormat
     context: int  # tokens that the model can attend to
     name: str  # of model and adapter, for people
@@ -47,7 +48,7 @@ def load_speaker(
     model, tokenizer, adapter, folder = load_adapted(options, pick_device(options.device))
     form = pick_format(options.prompt_format, adapter, folder, tokenizer)
     name = f"{adapter.record.get('base', {}).get('model') or folder} + {options.adapter}"
-    name = options.model if options.adapter == "none" else name
+    name = str(options.model) if options.adapter == "none" else name
     return Speaker(model, tokenizer, form, model.config.max_position_embeddings, name)
 
 # %% ../nbs/19_chat.ipynb #82440042
@@ -175,7 +176,8 @@ def fit_context(
     for start in range(0, len(turns), 2):
         ids = prompt(start)
         if len(ids) <= room:
-            return ids, start
+            break
+    return ids, start
 
 # %% ../nbs/19_chat.ipynb #5f5e56c8
 class Conversation:

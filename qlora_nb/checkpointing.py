@@ -10,6 +10,7 @@ from collections import Counter
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
+from typing import Any
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
@@ -128,8 +129,9 @@ class RngAndAutocast:
         self.cpu, self.own = torch.get_rng_state(), []
         if kind != "cpu":
             self.own.append(torch.get_device_module(kind).get_rng_state(self.device))
-        self.autocast = dict(device_type=kind, enabled=torch.is_autocast_enabled(kind),
-                             dtype=torch.get_autocast_dtype(kind))
+        self.autocast: dict[str, Any] = dict(
+            device_type=kind, enabled=torch.is_autocast_enabled(kind),
+            dtype=torch.get_autocast_dtype(kind))
 
     @contextmanager
     def restored(self):
@@ -168,7 +170,7 @@ class Checkpoint(torch.autograd.Function):
         pairs = [(y, g) for y, g in zip(results, gradients)
                  if isinstance(y, torch.Tensor) and y.requires_grad and g is not None]
         if pairs:
-            torch.autograd.backward(*zip(*pairs))
+            torch.autograd.backward([y for y, _ in pairs], [g for _, g in pairs])
         return None, *(a.grad if isinstance(a, torch.Tensor) else None for a in args)
 
 # %% ../nbs/11_checkpointing.ipynb #c99bd752

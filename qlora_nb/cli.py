@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType
-from typing import Callable, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Callable, Literal, get_args, get_origin, get_type_hints
 
 from rich.console import Console
 from rich.markup import escape
@@ -134,7 +134,7 @@ class Typed:
         flags: dry_run, quiet, verbose and debug
     """
 
-    options: object  # of the command's class
+    options: Any  # of the command's class
     words: list[str]  # what is no option
     given: set[str]  # names of the options that were typed, or stood in --config
     flags: argparse.Namespace  # dry_run, quiet, verbose and debug
@@ -168,7 +168,7 @@ def _generate(typed: Typed, console: Console) -> None:
             print(f"> {question}")
         print(answer)
 
-def _speaker_options(typed: Typed) -> GenerateOptions:
+def _speaker_options(typed: Typed) -> Any:
     "The options of an answer, checked; a model alone answers without an adapter."
     options = typed.options
     if "model" in typed.given and "adapter" not in typed.given:
@@ -538,7 +538,7 @@ def completion(
         options.append(f'     {command}) words="{names}" ;;')
         for action in shown:
             if str(action.metavar).startswith("{"):
-                words = action.metavar.strip("{}").replace(",", " ")
+                words = str(action.metavar).strip("{}").replace(",", " ")
                 choices.append(f'  "{command} {action.option_strings[0]}") words="{words}" ;;')
     start = "autoload -U +X bashcompinit && bashcompinit\n" if shell == "zsh" else ""
     return start + _COMPLETION % ("\n".join(choices), "\n".join(options), " ".join(COMMANDS))
@@ -631,7 +631,8 @@ def make_parser(
     if about.words:
         parser.add_argument_group("arguments").add_argument(
             "words", nargs="*", metavar=about.words[0], help=about.words[1])
-    kinds, group = get_type_hints(about.options), parser
+    kinds = get_type_hints(about.options)
+    group: Any = parser
     for option in fields(about.options):
         if "group" in option.metadata:
             group = parser.add_argument_group(option.metadata["group"])
@@ -786,7 +787,7 @@ def parse(
     given = {name: value for name, value in typed.items() if name in kinds}
     file = typed.get("config")
     kept = {} if file is None else _configuration(file, about.options)
-    for name, others in [("epochs", ["steps"]), ("preset", PRESETS.get(given.get("preset"), {}))]:
+    for name, others in [("epochs", ["steps"]), ("preset", PRESETS.get(given.get("preset", ""), {}))]:
         if name in given:  # what is typed is not outvoted by what follows from the file
             kept = {key: value for key, value in kept.items() if key not in others}
     values = {name: _value(name, kinds[name], value) for name, value in (kept | given).items()}
@@ -808,7 +809,8 @@ class Patient:
         stream,  # as `sys.stdout`
         lasting: bool = True,  # False: without a reader, raise `BrokenPipeError`
     ):
-        self.stream, self.lasting, self.lost = stream, lasting, None
+        self.stream, self.lasting = stream, lasting
+        self.lost: OSError | None = None
         with suppress(AttributeError, OSError):  # in a notebook it is not a file
             stream.reconfigure(errors="backslashreplace")
 

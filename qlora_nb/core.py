@@ -207,7 +207,7 @@ def lacks_memory(
 
 @contextmanager
 def saving(
-    what: str,  # as in "checkpoint-50"
+    what: str | Path,  # as in "checkpoint-50"
     then: str = "go on with --resume: everything saved before is whole",  # after making room
 ):
     """Turn a failure to write into an `InputError` that says how to go on.
@@ -315,7 +315,7 @@ def ignore_old_torchao() -> None:
         is_torchao_available()
     except ImportError:
         loaded = sys.modules.get("torchao")
-        sys.modules["torchao"] = None
+        sys.modules["torchao"] = None  # type: ignore[assignment]  # import's word for "there is none"
         try:
             is_torchao_available()
         finally:

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -274,7 +275,7 @@ class Collator:
         multiple: the length of a batch is a multiple of this
         packing: put several examples into one row, up to the length of the longest
     """
-    tokenizer: object  # its pad token fills the rows; no token is masked for being equal to it
+    tokenizer: Any  # its pad token fills the rows; no token is masked for being equal to it
     multiple: int = 1  # the length of a batch is a multiple of this
     packing: bool = False  # put several examples into one row, up to the length of the longest
 

@@ -7,13 +7,16 @@ __all__ = ['ask', 'mean_loss', 'Exam', 'make_exam', 'evaluate', 'TrainingData', 
            'count_conversations']
 
 # %% ../nbs/a_exam.ipynb #6b75669f
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from accelerate.utils import send_to_device
 
 from .core import InputError
-from .data import FORMATS, Collator, choose_format, encode_all, prompt_ids, split
+from qlora_nb.data import (
+    FORMATS, Collator, PromptFormat, choose_format, encode_all, prompt_ids, split,
+)
 from .lean import IGNORED, training_loss
 from .micro import micro_folder
 from .plan import Plan
@@ -67,7 +70,7 @@ def ask(
 @torch.no_grad()
 def mean_loss(
     model,  # a causal language model
-    examples: list[dict],  # of `qlora_nb.data.encode_all`
+    examples: Sequence[dict],  # of `qlora_nb.data.encode_all`
     collator,  # of `qlora_nb.data.Collator`
     batch_size: int = 32,
 ) -> float:  # nats per graded token
@@ -104,7 +107,7 @@ class Exam:
     questions: list[str]
     expected: list[str]  # the reference answers
     prompts: list[list[int]]  # token ids up to where the answer begins
-    examples: list[dict]  # prompt and graded answer, for the loss
+    examples: Sequence[dict]  # prompt and graded answer, for the loss
 
 def make_exam(
     held_out,  # conversations that end with the reference answer
@@ -163,14 +166,14 @@ class TrainingData:
     """What a run trains on and is measured by.
 
     Attributes:
-        form: the `qlora_nb.data.PromptFormat` around every question
+        form: around every question
         train: encoded
         exams: by name; the first one is the one that counts
         report: what was read, dropped and why
     """
 
-    form: object  # the `qlora_nb.data.PromptFormat` around every question
-    train: list[dict]  # encoded
+    form: PromptFormat  # around every question
+    train: Sequence[dict]  # encoded
     collator: Collator
     exams: dict[str, Exam]  # by name; the first one is the one that counts
     report: DataReport  # what was read, dropped and why

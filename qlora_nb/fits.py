@@ -57,13 +57,13 @@ def fits(
 def largest_batch(
     shape: Shape | str,
     recipe: Recipe,  # its batch does not matter
-    gpu: str,  # a key of `GPUS`
+    gpu: str | int,  # a key of `GPUS`, or bytes
 ) -> int:  # sequences; 0 if not even one fits
     """How many sequences of the recipe's length the ledger fits: no allocator's loss is counted.
 
     Args:
         recipe: its batch does not matter
-        gpu: a key of `GPUS`
+        gpu: a key of `GPUS`, or bytes
 
     Returns:
         sequences; 0 if not even one fits
@@ -73,13 +73,13 @@ def largest_batch(
 def largest_sequence(
     shape: Shape | str,
     recipe: Recipe,  # its sequence does not matter
-    gpu: str,  # a key of `GPUS`
+    gpu: str | int,  # a key of `GPUS`, or bytes
 ) -> int:  # tokens, at most the model's context; 0 if not even one fits
     """How long the ledger lets the sequences of the recipe's batch be: no allocator's loss counts.
 
     Args:
         recipe: its sequence does not matter
-        gpu: a key of `GPUS`
+        gpu: a key of `GPUS`, or bytes
 
     Returns:
         tokens, at most the model's context; 0 if not even one fits
@@ -87,7 +87,7 @@ def largest_sequence(
     shape = read_shape(shape) if isinstance(shape, str) else shape
     return _largest(shape, recipe, gpu, "sequence", shape.context)
 
-def _largest(shape, recipe: Recipe, gpu: str, name: str, high: int) -> int:
+def _largest(shape, recipe: Recipe, gpu: str | int, name: str, high: int) -> int:
     "The largest value of a field for which the ledger fits, by halving the interval."
     low = 0
     while low < high:

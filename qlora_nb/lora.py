@@ -9,6 +9,7 @@ __all__ = ['lora_parameters', 'scaling', 'LowRankUpdate', 'float_weight', 'check
 # %% ../nbs/05_lora.ipynb #b11f11ed
 import math
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import nn
@@ -114,7 +115,7 @@ def check_fit(
     Args:
         rank: r
     """
-    sides = [getattr(base_layer, side, None) for side in ("in_features", "out_features")]
+    sides: list = [getattr(base_layer, side, None) for side in ("in_features", "out_features")]
     if None in sides or isinstance(base_layer, LoRALinear):
         raise InputError(f"LoRA cannot go on a {type(base_layer).__name__}; expected a linear "
                          "layer without LoRA, with in_features and out_features")
@@ -161,12 +162,13 @@ class LoRALinear(LowRankUpdate):
         dtype: torch.dtype = torch.float32,  # of lora_A and lora_B
     ):
         check_fit(base_layer, rank, alpha, dropout)
-        super().__init__(base_layer.in_features, base_layer.out_features, rank, alpha, dropout,
+        linear: Any = base_layer  # of any class with these two
+        super().__init__(linear.in_features, linear.out_features, rank, alpha, dropout,
                          rank_stabilized)
         here = next(chain(base_layer.parameters(), base_layer.buffers()), self.lora_A.weight)
-        self._kept = None  # the base layer's own weight, while it is merged
+        self._kept: torch.Tensor | None = None  # the base layer's own weight, while it is merged
         self.to(here.device, dtype)
-        self.base_layer = base_layer.requires_grad_(False)
+        self.base_layer: Any = base_layer.requires_grad_(False)
         self.disable_adapters = False
         self.register_state_dict_post_hook(_save_unmerged)
         self.register_load_state_dict_pre_hook(_load_unmerged)

@@ -233,9 +233,10 @@ def config_of(
     Returns:
         the content of a config.json
     """
-    own = {"gpt_neox": {"use_parallel_residual": shape.parallel, "rotary_pct": shape.rotary},
-           "gpt_neox_japanese": {"intermediate_multiple_size": shape.intermediate // shape.hidden},
-           "llama": {"num_key_value_heads": shape.groups}}
+    own: dict[str, dict[str, Any]] = {
+        "gpt_neox": {"use_parallel_residual": shape.parallel, "rotary_pct": shape.rotary},
+        "gpt_neox_japanese": {"intermediate_multiple_size": shape.intermediate // shape.hidden},
+        "llama": {"num_key_value_heads": shape.groups}}
     return {
         "model_type": shape.family, **{key: getattr(shape, name) for name, key in _KEYS.items()},
         "intermediate_size": shape.intermediate, "max_position_embeddings": shape.context,
@@ -512,10 +513,10 @@ def training_parts(
         each = w.compute if recipe.optimizer == "adamw_torch" else 4
         states = polynomial(one=2 * each * (bytes_ // w.compute))
     if "8bit" in recipe.optimizer:
-        sizes = trained_sizes(shape, recipe)
-        maps = 2 * 256 * 4 * (max(sizes) >= 4096)  # two codebooks for all tensors
+        tensors = trained_sizes(shape, recipe)
+        maps = 2 * 256 * 4 * (max(tensors) >= 4096)  # two codebooks for all tensors
         states = polynomial(one=maps + sum(count * _state_bytes_8bit(n)
-                                           for n, count in sizes.items()))
+                                           for n, count in tensors.items()))
     return {"adapter": adapter, "gradients": gradients, "optimizer states": states}
 
 # %% ../nbs/09_memory.ipynb #8d9c0a8c

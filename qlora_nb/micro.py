@@ -336,7 +336,7 @@ def corpus(
         documents of one line; a line break inside is "<NL>"
     """
     rng, known = random.Random(f"corpus {seed}"), world(seed)
-    drawn = rng.choices(list(writers), weights=writers.values(), k=documents)
+    drawn = rng.choices(list(writers), weights=list(writers.values()), k=documents)
     return [writer(rng, known) for writer in drawn]
 
 # %% ../nbs/16_micro.ipynb #c208d53d
@@ -663,4 +663,6 @@ def teach(
     model.train()
     for _ in range(steps):
         model(**collate(rng.sample(examples, batch))).loss.backward()
-        optimizer.step(), rate.step(), optimizer.zero_grad()
+        optimizer.step()
+        rate.step()
+        optimizer.zero_grad()

@@ -7,12 +7,15 @@ __all__ = ['E4M3', 'E5M2', 'E2M1', 'E3M0', 'E1M2', 'MiniFloat', 'values', 'decod
 
 # %% ../nbs/01_minifloat.ipynb #0a03bfb9
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from .core import InputError
 
 # %% ../nbs/01_minifloat.ipynb #257c74c1
+_AS_IEEE: Any = None  # a bias that the width of the exponent decides
+
 @dataclass(frozen=True)
 class MiniFloat:
     """A format of one sign bit, `exponent_bits` and `mantissa_bits`, and what its ends mean.
@@ -27,7 +30,7 @@ class MiniFloat:
     """
     exponent_bits: int  # from 1 to 8
     mantissa_bits: int  # 0 or more; with sign and exponent at most 16
-    bias: int | None = None  # stored exponent minus true exponent; None: half the range, as IEEE
+    bias: int = _AS_IEEE  # stored exponent minus true exponent; None: half the range, as IEEE
     infinity: bool = False  # with `nan`: the whole top exponent is spent on the two, as in IEEE
     nan: bool = False  # without `infinity`: only the last code of each sign is a NaN
     saturate: bool = True  # beyond the range: the largest value; if False infinity, else NaN

@@ -144,10 +144,10 @@ def lloyd_max(
                          "2 levels or more and at least as many values, all finite")
     x, order = x.detach().flatten().double().sort()
     weight = torch.ones_like(x) if weight is None else weight.reshape(x.shape).double()[order]
-    totals = [torch.cat([x.new_zeros(1), y.cumsum(0)]) for y in (weight, weight * x)]
+    mass, moment = (torch.cat([x.new_zeros(1), y.cumsum(0)]) for y in (weight, weight * x))
     centre = x[((torch.arange(levels, device=x.device) + 0.5) / levels * len(x)).long()]
     for _ in range(steps):
-        last, centre = centre, _centres(x, *totals, centre, absolute)
+        last, centre = centre, _centres(x, mass, moment, centre, absolute)
         if (centre - last).abs().max() <= 1e-7 * x.abs().max():
             break
     return centre.float()

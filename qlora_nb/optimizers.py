@@ -110,12 +110,12 @@ class AdamW(torch.optim.Optimizer):
             settings = {name: group[name] for name in ("lr", "betas", "eps", "weight_decay")}
             for p in group["params"]:
                 if p.grad is not None:
-                    self._update(p, settings)
+                    self._update(p, p.grad, settings)
         return loss
 
-    def _update(self, p: torch.Tensor, settings: dict) -> None:
+    def _update(self, p: torch.Tensor, grad: torch.Tensor, settings: dict) -> None:
         "Read the state of one parameter, update it, write it back."
-        if p.grad.is_sparse:
+        if grad.is_sparse:
             raise InputError("a gradient is sparse; expected a dense one: give the embedding "
                              "sparse=False")
         state = self.state[p]
@@ -123,7 +123,7 @@ class AdamW(torch.optim.Optimizer):
             state.update(step=0, m=self.keep(p, True), v=self.keep(p, False))
         state["step"] += 1
         m, v = state["m"].read(), state["v"].read()
-        adamw_update(p, p.grad, m, v, state["step"], **settings, lerp=self.lerp)
+        adamw_update(p, grad, m, v, state["step"], **settings, lerp=self.lerp)
         state["m"].write(m)
         state["v"].write(v)
 
@@ -135,7 +135,7 @@ def _check_settings(lr, betas, eps, weight_decay) -> None:
     "Raise `InputError` unless all are finite, none is below 0, and the betas are two below 1."
     pair = isinstance(betas, (tuple, list)) and len(betas) == 2
     numbers = [lr, eps, weight_decay, *(betas if pair else [])]
-    possible = all(isinstance(x, Real) and isfinite(x) and x >= 0 for x in numbers)
+    possible = all(isinstance(x, Real) and isfinite(x) and float(x) >= 0 for x in numbers)
     if not pair or not possible or max(betas) >= 1:
         raise InputError(f"lr {lr}, betas {betas}, eps {eps}, weight decay {weight_decay}; "
                          "expected finite numbers, none below 0, and two betas below 1")

@@ -15,12 +15,12 @@ import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal, Optional
+from typing import Any, Literal, Optional
 
 from .core import InputError, unknown_name
 
 # %% ../nbs/a_options.ipynb #cb6750b1
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     "micro": dict(
         rank=8, alpha=16.0, dropout=0.0, learning_rate=4e-3, schedule="cosine", warmup=0.03,
         steps=250, batch_size=32, accumulation=1, max_grad_norm=1.0, beta2=0.999,
@@ -259,7 +259,8 @@ def differences(
         sentences, one per option that would change the adapter
     """
     free, found = _FREE | set(_SPLIT), []
-    before, now = ([values.get(name) for name in _SPLIT] for values in (old, asdict(new)))
+    before: list = [old.get(name) for name in _SPLIT]
+    now = [getattr(new, name) for name in _SPLIT]
     if None in before or math.prod(before) != math.prod(now):
         sizes = (" x ".join(map(str, split)) for split in (before, now))
         found = ["--batch-size x --accumulation was {} and is now {}".format(*sizes)]

@@ -7,9 +7,11 @@ __all__ = ['check_length', 'mask_with', 'PromptTuning', 'PTuning', 'keys_and_val
            'IA3']
 
 # %% ../nbs/06_peft_families.ipynb #c87ca990
+from typing import Any
+
 import torch
 from torch import nn
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 
 from .core import InputError
 from .lora import float_weight
@@ -43,13 +45,13 @@ class PromptTuning(nn.Module):
     """A frozen model that reads trained vectors before the text's own (arXiv 2104.08691).
 
     Args:
-        model: a transformers causal language model; frozen here
+        model: a causal language model; frozen here
         length: virtual tokens; they begin as random words of the vocabulary
     """
 
     def __init__(
         self,
-        model: nn.Module,  # a transformers causal language model; frozen here
+        model: PreTrainedModel,  # a causal language model; frozen here
         length: int,  # virtual tokens; they begin as random words of the vocabulary
     ):
         super().__init__()
@@ -88,14 +90,14 @@ class PTuning(PromptTuning):
     """Prompt tuning whose vectors pass through a trained network first (arXiv 2103.10385).
 
     Args:
-        model: a transformers causal language model; frozen here
+        model: a causal language model; frozen here
         length: virtual tokens
         hidden: width of the network; None: that of the model
     """
 
     def __init__(
         self,
-        model: nn.Module,  # a transformers causal language model; frozen here
+        model: PreTrainedModel,  # a causal language model; frozen here
         length: int,  # virtual tokens
         hidden: int | None = None,  # width of the network; None: that of the model
     ):
@@ -112,13 +114,13 @@ class PTuning(PromptTuning):
 
 # %% ../nbs/06_peft_families.ipynb #72da77d6
 def keys_and_values(
-    model: nn.Module,  # a transformers causal language model
+    model: PreTrainedModel,  # a causal language model
     **text,  # input_ids or inputs_embeds, one row
 ) -> torch.Tensor:  # (layers, 2, heads, tokens, head width)
     """What attention keeps of a text: the keys, rotated to their places, and the values.
 
     Args:
-        model: a transformers causal language model
+        model: a causal language model
         **text: input_ids or inputs_embeds, one row
 
     Returns:
@@ -132,13 +134,13 @@ class PrefixTuning(nn.Module):
     """A frozen model whose attention finds trained keys and values in each layer (arXiv 2101.00190).
 
     Args:
-        model: a transformers causal language model; frozen here
+        model: a causal language model; frozen here
         length: virtual tokens; they begin as what random words leave behind
     """
 
     def __init__(
         self,
-        model: nn.Module,  # a transformers causal language model; frozen here
+        model: PreTrainedModel,  # a causal language model; frozen here
         length: int,  # virtual tokens; they begin as what random words leave behind
     ):
         super().__init__()
@@ -179,7 +181,7 @@ class Bottleneck(nn.Module):
 
     def __init__(
         self,
-        base_layer: nn.Module,  # the last linear layer of attention or feed-forward; frozen here
+        base_layer: Any,  # the last linear layer of attention or feed-forward; frozen here
         size: int,  # width of the narrow part
     ):
         super().__init__()
@@ -226,13 +228,13 @@ class IA3(nn.Module):
     """A frozen linear layer, a trained factor for each output or input of it (arXiv 2205.05638).
 
     Args:
-        base_layer: has in_features and out_features; frozen here
+        base_layer: a linear layer: has in_features and out_features; frozen here
         on_input: scale the inputs instead of the outputs
     """
 
     def __init__(
         self,
-        base_layer: nn.Module,  # has in_features and out_features; frozen here
+        base_layer: Any,  # a linear layer: has in_features and out_features; frozen here
         on_input: bool = False,  # scale the inputs instead of the outputs
     ):
         super().__init__()

@@ -7,6 +7,7 @@ __all__ = ['Plan', 'make_plan', 'known_shape', 'recipe_of', 'in_one_line', 'as_r
 
 # %% ../nbs/a_plan.ipynb #45b9a433
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -142,7 +143,7 @@ def known_shape(
 # %% ../nbs/a_plan.ipynb #4d0d7d93
 def recipe_of(
     plan: Plan,
-    rows: list[dict],  # encoded, to train on
+    rows: Sequence[dict],  # encoded, to train on
 ) -> Recipe:
     """What the memory ledger has to know of a run.
 

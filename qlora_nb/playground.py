@@ -9,6 +9,7 @@ __all__ = ['controls', 'arranged', 'Playground']
 import html
 import threading
 from dataclasses import replace
+from typing import Any
 
 from .chat import Conversation, SideBySide, Speaker, interleave, load_speaker
 from .core import InputError
@@ -77,11 +78,13 @@ class Playground:
         options: ChatOptions = ChatOptions(),  # what the controls show at first
         speaker: Speaker | None = None,  # a loaded model; None: loaded with the first question
     ):
-        self.options, self.speaker = options, speaker
+        self.options: ChatOptions = options
+        self.speaker: Any = speaker
         self.widgets = controls(options)
         self.view = arranged(self.widgets)
         self.loaded = (options.adapter, options.model or "") if speaker else None
-        self.stopping, self.thread = threading.Event(), None
+        self.stopping = threading.Event()
+        self.thread: threading.Thread | None = None
         self.widgets["ask"].on_click(lambda _: self.ask())
         self.widgets["stop"].on_click(lambda _: self.stopping.set())
         self.widgets["reset"].on_click(lambda _: self.reset())
@@ -95,7 +98,7 @@ class Playground:
     def reset(self) -> None:
         "Begin a new conversation; a running answer is stopped first."
         self.wait(stop=True)
-        self.talks = {"before": None, "after": None}
+        self.talks: dict[str, Any] = {"before": None, "after": None}
         self.show("")
 
     def ask(self) -> None:

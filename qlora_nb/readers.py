@@ -18,7 +18,7 @@ import re
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -137,6 +137,7 @@ class _Lines:
 class Row(dict):
     "A row of data that remembers its number in the source, from 1."
     __slots__ = ("number",)
+    number: int
 
 def _number(row: dict, index: int) -> int:
     "The row's number in its source, or its place in a plain list."
@@ -190,13 +191,13 @@ def _guess(raw: bytes) -> str:
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf_16"
     kana = {name: len(KANA.findall(raw.decode(name, errors="ignore"))) for name in OLDER}
-    return max(kana, key=kana.get) if any(kana.values()) and b"\0" not in raw else ""
+    return max(kana, key=kana.__getitem__) if any(kana.values()) and b"\0" not in raw else ""
 
 # %% ../nbs/a_readers.ipynb #2dee81e7
 def _json_rows(path: Path, report: DataReport) -> Iterable:
     "The rows of a .json or .jsonl file: one value that holds them, or one on each line."
     text = _text(path, report)
-    first = re.search(r"\S.*", text)[0]
+    first = next(re.finditer(r"\S.*", text))[0]
     by_line = path.name.lower().removesuffix(".gz").endswith(("jsonl", "ndjson"))
     if by_line and _is_json(first):
         return _json_lines(path, text)
@@ -212,11 +213,11 @@ def _json_rows(path: Path, report: DataReport) -> Iterable:
 def _values(text: str) -> list:
     "The JSON values of a text: one, or several behind each other, over as many lines as they like."
     decoder, space, values = json.JSONDecoder(), re.compile(r"\s*"), []
-    place = space.match(text).end()
+    place = next(space.finditer(text)).end()
     while place < len(text):
         value, place = decoder.raw_decode(text, place)
         values.append(value)
-        place = space.match(text, place).end()
+        place = next(space.finditer(text, place)).end()
     return values
 
 def _is_json(text: str) -> bool:
@@ -270,15 +271,15 @@ def _csv_rows(path: Path, report: DataReport) -> Iterator[dict]:
     "The rows of a .csv or .tsv file whose first line names the columns."
     csv.field_size_limit(2**31 - 1)
     text = _text(path, report)
-    first = re.search(r"\S.*", text)[0]
+    first = next(re.finditer(r"\S.*", text))[0]
     tabs = path.name.lower().removesuffix(".gz").endswith("tsv")
     width = {mark: len(next(csv.reader([first], delimiter=mark))) for mark in ",\t;"}
-    separator = "\t" if tabs else max(width, key=width.get)
+    separator = "\t" if tabs else max(width, key=width.__getitem__)
     reader = csv.reader(_lines(text), delimiter=separator, strict=True)
-    names, start = None, 1
+    names, start = [], 1
     try:
         for fields in watched(reader, "reading"):
-            if names is None and any(fields):
+            if not names and any(fields):
                 names = [name.strip() for name in fields]
                 twice = {name for name in names if name and names.count(name) > 1}
                 if twice:
@@ -370,7 +371,7 @@ def read_rows(
     report: DataReport | None = None,  # counts what is read and dropped
     split: str = "train",  # on the hub: which part
     revision: str | None = None,  # on the hub: branch, tag or commit
-) -> list[dict]:  # each row once, numbered as in the source
+) -> list[Row]:  # each row once, numbered as in the source
     """The rows of a source without duplicates and without text that was not UTF-8.
 
     Args:
@@ -397,8 +398,9 @@ def read_rows(
             report.drop("duplicate", row=number)
         else:
             seen.add(mark)
-            kept.append(row if isinstance(row, Row) else Row(row))
-            kept[-1].number = number
+            row = row if isinstance(row, Row) else Row(row)
+            row.number = number
+            kept.append(row)
     if not kept:
         raise InputError(f"{source} leaves no row to use ({report}); give a file with rows")
     report.kept = len(kept)
@@ -424,7 +426,7 @@ def _missing(value) -> bool:
     "Whether a place in a table is empty: pandas writes NaN there, CSV an empty text."
     return value is None or value in ("", []) or (isinstance(value, float) and math.isnan(value))
 
-def _string(row: dict, column: str) -> str:
+def _string(row: dict, column: str | int) -> str:
     "A column's text, stripped; a missing value is empty, and parts of a text are joined."
     value = row.get(column)
     if _missing(value):
@@ -526,7 +528,7 @@ def _below(ids: list, children: dict) -> set:
 def _rank(row: dict) -> float:
     "0 is the best reply; infinity: the row has no rank."
     try:
-        rank = float(row.get("rank"))
+        rank = float(row.get("rank", math.inf))
     except (TypeError, ValueError):
         return math.inf
     return rank if math.isfinite(rank) else math.inf
@@ -630,7 +632,7 @@ def _reading(columns: tuple[str, ...]) -> _Reading | None:
     lists = [name for name in ("messages", "conversations") if name in known]
     pairs = [(q, a) for q in QUESTIONS for a in ANSWERS if q in known and a in known]
     if lists:
-        used = (lists[0], "system")
+        used: tuple[str, ...] = (lists[0], "system")
         turns = partial(_from_list, known=known, name=lists[0])
     elif pairs:
         used = (*pairs[0], *EXTRA, "system", "history")
@@ -671,7 +673,7 @@ def _complete(turns: list[dict], seen: set) -> tuple[list[dict], str]:
 
 # %% ../nbs/a_readers.ipynb #f0a8b8b5
 def conversations(
-    rows: list[dict],  # as `read_rows` gives them
+    rows: Sequence[dict],  # as `read_rows` gives them
     report: DataReport | None = None,
 ) -> list[list[dict]]:  # conversations: lists of {"role": ..., "content": ...}
     """Dialogues from rows in any of the usual columns; what has no answer is dropped and counted.
@@ -704,16 +706,16 @@ def conversations(
                 readings[key] = _reading(columns) or _reading(tuple(row))
             uses[key] += 1
             try:
-                if readings[key] is None:
+                if (reading := readings[key]) is None:
                     strange |= row.keys()
                     raise _Unusable("with columns that are not known")
-                keep(readings[key].turns(row), number)
+                keep(reading.turns(row), number)
             except _Unusable as reason:
                 report.drop(str(reason), row=number)
     for turns in oasst_conversations([*trees, *_flatten(nested)], report):
         keep(turns, 0)
     for key, count in uses.items():
-        for column in readings[key].unused if readings[key] else ():
+        for column in reading.unused if (reading := readings[key]) else ():
             report.unused[column] = report.unused.get(column, 0) + count
     report.kept = len(kept)
     if strange and not any(readings.values()):

@@ -69,7 +69,10 @@ class Terminal:
                 line = self.read()
                 if line is None or line == "/quit":
                     return
-                self.obey(line) if line.startswith("/") else line and self.answer(line)
+                if line.startswith("/"):
+                    self.obey(line)
+                elif line:
+                    self.answer(line)
             except InputError as error:
                 print(f"qlora-nb: {error}", file=sys.stderr, flush=True)
             except KeyboardInterrupt:

@@ -9,7 +9,7 @@ __all__ = ['NORMAL', 'UNKNOWN', 'CONTROL', 'USER_DEFINED', 'UNUSED', 'BYTE', 'NA
 # %% ../nbs/14_tokenizer.ipynb #a7493a55
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -35,7 +35,7 @@ def train_sentencepiece(
         symbols: pieces that are always cut out whole
         **options: further options of SentencePieceTrainer, which win over rinna's
     """
-    settings = dict(
+    settings: dict[str, Any] = dict(
         model_type="unigram", byte_fallback=True, add_dummy_prefix=False,
         remove_extra_whitespaces=False, user_defined_symbols=list(symbols),
         pad_id=0, unk_id=1, bos_id=2, eos_id=3, pad_piece="[PAD]",
@@ -53,6 +53,7 @@ def _fields(
 ):
     "Yield the number and the value, an int or bytes, of each field of a protobuf message."
     at = 0
+    value: int | bytes
     while at < len(message):
         key, at = _varint(message, at)
         if key & 7 == 0:
@@ -119,7 +120,7 @@ def _normalizer(
     processor: SentencePieceProcessor,  # the same model, asked how it normalizes
 ) -> normalizers.Normalizer:
     "SentencePiece's normalizer in parts that the tokenizers library can save."
-    steps = []
+    steps: list[normalizers.Normalizer] = []
     if model.charsmap:
         # `Precompiled` sees \r\n as one character and does not compose long sequences.
         if processor.normalize("\r\n") == processor.normalize("\n\n"):

@@ -17,7 +17,9 @@ from zipfile import is_zipfile
 import psutil
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainingArguments,
+)
 from transformers.integrations import get_available_reporting_integrations
 
 from .core import InputError, read_json, replace_folder, saving
@@ -33,7 +35,7 @@ from .runs import checkpoints, newest_checkpoint
 try:
     import resource
 except ImportError:  # Windows does not tell a process's peak this way
-    resource = None
+    resource = None  # type: ignore[assignment]  # peak_memory asks before it uses it
 
 # %% ../nbs/a_trainer.ipynb #1dc1a22e
 def peak_memory(
@@ -87,7 +89,8 @@ class LossBar(TrainerCallback):
     "The progress of training, with loss, speed and memory beside it."
 
     def __init__(self, clock: StepClock):
-        self.clock, self.progress, self.shown = clock, None, {}
+        self.clock, self.shown = clock, {}
+        self.progress: Progress | None = None
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.progress = Progress("training", state.max_steps, state.global_step)
@@ -164,7 +167,7 @@ class WholeTrainer(Trainer):
         loss = mean_loss(self.model, self.eval_dataset, self.data_collator,
                          self.args.per_device_eval_batch_size)
         self.log({"eval_loss": loss})
-        self.control = self.callback_handler.on_evaluate(
+        self.control: TrainerControl = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, {"eval_loss": loss})
         return {"eval_loss": loss}
 
