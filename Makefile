@@ -8,7 +8,7 @@ SITE ?= _site
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .PHONY: help finetune lab docs bench gpu micro colab minutes test environment export current lint chapters \
-        tests site-tests browser clean
+        tests site-tests site-built-and-tested browser clean
 
 help:
 	@echo "make finetune   fine-tune the micro Japanese GPT-NeoX with QLoRA (about a minute)"
@@ -54,9 +54,16 @@ micro: $(VENV)/.installed
 	python -m qlora_nb.micro
 
 # The site's tools need Python 3.11; under 3.10 everything else is tested.
-SITE_TESTS := $(shell $(PYTHON) -c 'import sys; print("docs site-tests" if sys.version_info >= (3, 11) else "")')
+SITE_TESTS := $(shell $(PYTHON) -c 'import sys; print("site-built-and-tested" if sys.version_info >= (3, 11) else "")')
+# Where make can, each part's lines are printed together, when it ends, and not among another's.
+TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-test: current lint chapters tests $(SITE_TESTS)
+# Two parts at a time: a site that is built and opened in a browser keeps one processor busy, and the
+# chapters and the tests two.
+test: current lint
+	@begun=$$(date +%s); \
+	$(MAKE) --no-print-directory -j 2 $(TOGETHER) $(SITE_TESTS) chapters tests && \
+	echo "all of it: $$(($$(date +%s) - begun)) s"
 
 # --- the parts of `make test` ---
 
@@ -101,6 +108,9 @@ tests: environment
 
 site-tests: environment browser
 	python -m pytest -q $(IN_A_BROWSER)
+
+site-built-and-tested: docs
+	$(MAKE) --no-print-directory site-tests
 
 browser:
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \

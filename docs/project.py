@@ -4,6 +4,7 @@ Owner, repository and branch are read from settings.ini, and stand nowhere else.
 """
 import re
 from configparser import ConfigParser
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -15,6 +16,7 @@ PARTS = {0: "Numbers", 3: "Quantization", 5: "Adapters", 9: "Memory",
 APPENDIX = "Appendix"
 
 
+@cache
 def settings() -> dict:
     "The section of settings.ini that nbdev reads, with its %(…)s references resolved."
     config = ConfigParser()
