@@ -29,15 +29,11 @@ def test_who_follows_next_meets_each_chapter_once():
     assert met == NAMES
 
 
-# Two stretches are still longer: of LoRA's layer, and of the tokenizer's loader.
-LONG = {"05_lora.ipynb": 68, "14_tokenizer.ipynb": 66}
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_chapter_is_read_in_one_sitting(name):
     chapter = BOOK[name]
     assert chapter.minutes <= 45, f"{chapter.minutes} minutes: make two chapters or an appendix of it"
-    assert chapter.stretch <= LONG.get(name, 60), "run something between the exported cells"
+    assert chapter.stretch <= 60, "run something between the exported cells"
 
 
 @pytest.mark.parametrize("name", NAMES)
