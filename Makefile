@@ -16,7 +16,7 @@ help:
 	@echo "make docs       build the site, an EPUB and a PDF into $(SITE)"
 	@echo "make test       prove that everything is current and works"
 	@echo "make bench      measure, and write benchmarks/results"
-	@echo "make gpu        run what waits for an NVIDIA GPU: tests, benchmarks, cells"
+	@echo "make gpu        run what waits for an NVIDIA GPU, most worth first; BUDGET=480: in 8 minutes"
 	@echo "make micro      make the micro model again: tokenizer, corpus, weights"
 	@echo "make colab      rehearse three chapters beside what Colab ships (some gigabytes)"
 	@echo "make minutes    count the minutes and the lines of each chapter"
@@ -45,10 +45,13 @@ bench: $(VENV)/.installed-dev
 	python benchmarks/merging.py
 	python benchmarks/checkpointing_cpu.py
 	python benchmarks/optimizers_cpu.py
+	python benchmarks/cuda_dry.py
 
-# On a machine with an NVIDIA GPU: its tests, benchmarks and cells. PYTHON may be one that has torch.
+# On a machine with an NVIDIA GPU: its tests, benchmarks and cells, those of most worth first, within
+# BUDGET seconds. PYTHON may be one that has torch.
+BUDGET ?= 3600
 gpu:
-	$(or $(wildcard $(VENV)/bin/python),$(PYTHON)) benchmarks/gpu.py
+	$(or $(wildcard $(VENV)/bin/python),$(PYTHON)) benchmarks/gpu.py --budget $(BUDGET)
 
 micro: $(VENV)/.installed
 	python -m qlora_nb.micro

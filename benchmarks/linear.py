@@ -174,13 +174,12 @@ def main() -> None:
             inputs, outputs = shape
             rows.append({"model": model, "in": inputs, "out": outputs, "tokens": count, **result})
             print(model, shape, *(f"\n  {who:18}{row}" for who, row in result.items()), flush=True)
-    if options.quick:
-        return
-    write_json(RESULTS / f"linear_{place(device)}.json", {
-        "question": __doc__.splitlines()[0], "machine": machine(), "versions": versions(),
-        "rounds": options.rounds, "clock": options.clock,
-        "codebook": "nf4", "block_size": 64, "double_quantization": True,
-        "layers": rows, "step": step})
+            if not options.quick:  # after each row: who is interrupted keeps the others
+                write_json(RESULTS / f"linear_{place(device)}.json", {
+                    "question": __doc__.splitlines()[0], "machine": machine(),
+                    "versions": versions(), "rounds": options.rounds, "clock": options.clock,
+                    "codebook": "nf4", "block_size": 64, "double_quantization": True,
+                    "layers": rows, "step": step})
 
 
 if __name__ == "__main__":

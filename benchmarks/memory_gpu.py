@@ -7,7 +7,7 @@ Predicted is the ledger without the allowance for CUDA's context and without wha
 keeps outside of torch; measured is `torch.cuda.max_memory_allocated` over two optimizer steps.
 Sequences, masks and gradients are as in training; only the weights are random, which does not
 change a byte. A row that does not fit is stored with what was predicted and without a peak.
-Writes benchmarks/results/memory_gpu.json.
+Writes benchmarks/results/memory_gpu.json, anew after each group of rows.
 """
 import argparse
 import gc
@@ -151,6 +151,7 @@ def said(group: dict, row: dict) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="rinna/japanese-gpt-neox-3.6b")
+    parser.add_argument("--checkpoint", help="a folder with a checkpoint of the model's shape")
     parser.add_argument("--dry", action="store_true", help="a tiny shape on the CPU; no result")
     wanted = parser.parse_args()
     transformers_logging.set_verbosity_error()
@@ -164,7 +165,10 @@ def main() -> int:
         return 2
     results = []
     with tempfile.TemporaryDirectory() as folder:
-        save_random(shape, folder, device)
+        if wanted.checkpoint:
+            folder = wanted.checkpoint
+        else:
+            save_random(shape, folder, device)
         for group in GROUPS:
             sizes = [(1, 32), (2, 64)] if wanted.dry else SIZES
             try:
@@ -179,12 +183,11 @@ def main() -> int:
             for row in rows:
                 print(said(group, row), flush=True)
             results += rows
-    if not wanted.dry:
-        write_json(RESULTS, {
-            "machine": machine(), "versions": versions(), "model": wanted.model,
-            "weights": "random", "memory": torch.cuda.get_device_properties(0).total_memory,
-            "context_allowance": CONTEXT, "rows": results,
-        })
+            if not wanted.dry:
+                write_json(RESULTS, {
+                    "machine": machine(), "versions": versions(), "model": wanted.model,
+                    "weights": "random", "context_allowance": CONTEXT,
+                    "memory": torch.cuda.get_device_properties(0).total_memory, "rows": results})
     return 0
 
 

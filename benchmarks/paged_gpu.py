@@ -11,7 +11,7 @@ Instead plain memory is taken until a share of the optimizer's state has no room
 What never happens here: managed memory is asked for only while twice as much is free on the
 device and four times as much in the machine, and a quarter of the state always keeps its room.
 Managed memory is given back when a process ends; so each measurement has a process of its own,
-and they take turns. Writes benchmarks/results/paged_gpu.json. Without a GPU it exits with 2.
+and they take turns. Writes benchmarks/results/paged_gpu.json, anew after each round. Without a GPU it exits with 2.
 """
 import argparse
 import json
@@ -233,13 +233,13 @@ def main() -> int:
             for name, pressure in ways:
                 runs.append(in_process(arguments, optimizer=name, pressure=pressure))
                 print({k: v for k, v in runs[-1].items() if k != "seconds"}, flush=True)
+            write_json(RESULTS, {
+                "machine": machine(), "versions": versions(), "layers": size[0], "rank": size[1],
+                "tokens": size[2], "state_bytes": state_bytes(*size[:2]), "same_numbers": equal,
+                "summary": summary(runs), "runs": runs})
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    write_json(RESULTS, {
-        "machine": machine(), "versions": versions(), "layers": size[0], "rank": size[1],
-        "tokens": size[2], "state_bytes": state_bytes(*size[:2]), "same_numbers": equal,
-        "summary": summary(runs), "runs": runs})
     for row in summary(runs):
         print(row)
     return 0

@@ -111,13 +111,12 @@ def main() -> None:
             for task, group in result.items():
                 for who, row in group.items():
                     print(f"  {task:28}{who:16}", row)
-    if options.quick:
-        return
-    names = ["torch", "bitsandbytes", "torchao"]
-    write_json(RESULTS / f"quantize_{place(device)}.json", {
-        "question": __doc__.splitlines()[0], "machine": machine(), "versions": versions(names),
-        "rounds": options.rounds, "clock": options.clock, "block_size": 64, "codebook": "nf4",
-        "rows": rows})
+            if not options.quick:  # after each row: who is interrupted keeps the others
+                write_json(RESULTS / f"quantize_{place(device)}.json", {
+                    "question": __doc__.splitlines()[0], "machine": machine(),
+                    "versions": versions(["torch", "bitsandbytes", "torchao"]),
+                    "rounds": options.rounds, "clock": options.clock, "block_size": 64,
+                    "codebook": "nf4", "rows": rows})
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python benchmarks/recipe.py [--rounds 10] [--batch 4] [--compute-dtype float16] [--limit-gb 15]
     python benchmarks/recipe.py --quick     two small batches; nothing is written
+    --checkpoint FOLDER                     of rinna's shape, on a GPU; else one is made
 
 Plain is what the documentation of transformers, peft and bitsandbytes shows: a model in NF4 with
 double quantization, `prepare_model_for_kbit_training`, LoRA on all linear layers, padded batches
@@ -18,7 +19,7 @@ distribution with a median of 120 tokens, cut at 512, graded from the middle on 
 tokens each ("full"). Model-FLOP utilization divides `operations`, without recomputation and with
 the head for every token, by the time and by the rate of one large product of matrices, measured in
 the same run.
-Writes benchmarks/results/recipe_cpu.json, or recipe_<gpu>.json.
+Writes benchmarks/results/recipe_cpu.json, or recipe_<gpu>.json, anew after each part.
 """
 import argparse
 import gc
@@ -222,6 +223,7 @@ def main() -> int:
     parser.add_argument("--limit-gb", type=float, help="use no more of the GPU's memory")
     parser.add_argument("--only", choices=CONTESTANTS, nargs="+", default=CONTESTANTS)
     parser.add_argument("--quick", action="store_true", help="two small batches; nothing is written")
+    parser.add_argument("--checkpoint", help="a folder with a checkpoint of rinna's shape")
     wanted = parser.parse_args()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -233,9 +235,10 @@ def main() -> int:
     tokenizer = load_tokenizer(micro_folder() / "model")
     batch, rounds = wanted.batch or (4 if cuda else 32), 1 if wanted.quick else wanted.rounds
     with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder) if cuda else micro_folder() / "model"
-        if cuda:
+        folder = Path(wanted.checkpoint or folder) if cuda else micro_folder() / "model"
+        if cuda and not wanted.checkpoint:
             save_random(read_shape(RINNA), str(folder), device)
+        if cuda:
             kinds = {kind: made_up_rows(kind, 2000, 1024) for kind in ("mixed", "full")}
         else:
             rows = load_data(make_plan(FinetuneOptions(sequence_length=LONGEST)), tokenizer).train
@@ -246,11 +249,22 @@ def main() -> int:
             names = [name for name in names if name != "full"]
         contestants = [Contestant(name, folder, tokenizer, device, dtype) for name in names]
         bound, results = matmul_rate(device, dtype, 8192 if cuda else 1024), {}
+        limited = f"_{wanted.limit_gb:g}GB_{wanted.compute_dtype}" if wanted.limit_gb else ""
+
+        def store():
+            if not wanted.quick:
+                write_json(RESULTS / f"recipe_{place(device)}{limited}.json", {
+                    "machine": machine(), "versions": versions(),
+                    "model": RINNA if cuda else "micro", "weights": "random" if cuda else "shipped",
+                    "compute_dtype": str(dtype)[6:], "limit_gb": wanted.limit_gb,
+                    "matmul_rate": bound, "data": results})
+
         for kind, rows in kinds.items():
             size = min(batch, len(rows) // (rounds + 1))
             table = summary(contestants, race(contestants, rows, size, rounds), bound)
             print(f"{kind}, {size} rows a step\n{shown(table)}", flush=True)
             results[kind] = {"batch": size, "contestants": table}
+            store()
         del contestants
         for name in names if cuda else []:
             for kind, rows in kinds.items():
@@ -259,12 +273,7 @@ def main() -> int:
                 alone = largest(Contestant(name, folder, tokenizer, device, dtype), rows)
                 results[kind]["contestants"][name]["largest"] = alone
                 print(f"{kind}, {name}: {alone}", flush=True)
-    if not wanted.quick:
-        limited = f"_{wanted.limit_gb:g}GB_{wanted.compute_dtype}" if wanted.limit_gb else ""
-        write_json(RESULTS / f"recipe_{place(device)}{limited}.json", {
-            "machine": machine(), "versions": versions(), "model": RINNA if cuda else "micro",
-            "weights": "random" if cuda else "shipped", "compute_dtype": str(dtype)[6:],
-            "limit_gb": wanted.limit_gb, "matmul_rate": bound, "data": results})
+                store()
     return 0
 
 

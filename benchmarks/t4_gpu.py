@@ -1,6 +1,7 @@
 """Does the job of chapter 18 fit a T4, and does the ledger say how tightly?
 
     python benchmarks/t4_gpu.py [--limit-gb 15] [--steps 30]
+    python benchmarks/t4_gpu.py --make FOLDER     write the model only; --checkpoint FOLDER reads it
     python benchmarks/t4_gpu.py --dry     no GPU: a tiny shape in float32; nothing is measured
 
 Any NVIDIA GPU plays the T4: torch may take no more than the limit, and the arithmetic is float16,
@@ -73,6 +74,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--limit-gb", type=float, default=15.0)
     parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--make", help="write the stand-in for the model to a folder, and end")
+    parser.add_argument("--checkpoint", help="a folder that --make has written")
     parser.add_argument("--dry", action="store_true", help="a tiny shape on the CPU; no result")
     wanted = parser.parse_args()
     transformers_logging.set_verbosity_error()
@@ -81,14 +84,18 @@ def main() -> int:
     except InputError:
         print("t4_gpu.py needs an NVIDIA GPU that torch can see, and there is none", file=sys.stderr)
         return 2
-    if not wanted.dry:
+    if not (wanted.dry or wanted.make):
         limit_memory(wanted.limit_gb)
     shape, longest = read_shape("rinna/japanese-gpt-neox-3.6b"), 512
     if wanted.dry:
         shape, longest = replace(TINY, vocab=2048), 64  # the tokenizer's
+    if wanted.make:
+        return stand_in(Path(wanted.make), shape, device) or 0
     with tempfile.TemporaryDirectory() as place:
-        folder, rows = Path(place) / "model", Path(place) / "rows.jsonl"
-        stand_in(folder, shape, device)
+        folder = Path(wanted.checkpoint or f"{place}/model")
+        rows = Path(place) / "rows.jsonl"
+        if not wanted.checkpoint:
+            stand_in(folder, shape, device)
         tokenizer = load_tokenizer(folder)
         write_rows(rows, tokenizer, 40 if wanted.dry else 600, longest)
         options = FinetuneOptions(

@@ -1,0 +1,75 @@
+"""Does rinna 3.6b's training step fit a GPU that is not there, and in which dtype does it compute?
+
+    python benchmarks/cuda_dry.py [--model NAME] [--batch 4] [--sequence 512]
+
+The step of `qlora_nb.dry_run`, at the true shape, in float16 as a T4 computes and in bfloat16: the
+recipe of `qlora-nb finetune`, on tensors without memory. It needs no GPU and two minutes.
+Writes benchmarks/results/cuda_dry.json, and ends with 1 if the ledger is off by more than 3 %.
+"""
+import argparse
+import logging
+import sys
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+from qlora_nb.core import InputError, machine, versions, write_json
+from qlora_nb.dry_run import dry_step
+from qlora_nb.memory import Recipe
+from qlora_nb.trainer import peak_memory
+
+RESULTS = Path(__file__).parent / "results" / "cuda_dry.json"
+RINNA = "rinna/japanese-gpt-neox-3.6b"
+KINDS = {
+    "products of matrices": ("aten.mm", "aten.linear", "aten.addmm"), "attention": ("efficient",),
+    "dequantized matrices": ("dequantize_4bit",), "GELU": ("gelu",), "norms": ("layer_norm",),
+    "loss": ("softmax", "nll_loss"), "optimizer": ("optimizer_update", "vector_norm", "unscale"),
+}
+
+
+def row(model: str, recipe: Recipe, dtype: torch.dtype) -> dict:
+    "What one step shows."
+    run = dry_step(model, recipe, dtype)
+    dtypes = {kind: sorted({found for name in names for found in run.dtypes(name)})
+              for kind, names in KINDS.items()}
+    return {
+        "dtype": str(dtype).removeprefix("torch."), "recipe": asdict(run.ledger.recipe),
+        "peak": run.peak, "peaks": run.peaks, "at": run.at, "parts": run.parts,
+        "ledger": run.said,
+        "counted": run.ledger.counted, "moment": run.ledger.moment, "off_by": run.off_by,
+        "total": run.total, "dtypes": dtypes,
+        "devices": sorted(run.devices("forward", "backward")),
+        "process": peak_memory(torch.device("cpu"))}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default=RINNA)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--sequence", type=int, default=512)
+    wanted = parser.parse_args()
+    warnings.simplefilter("ignore")
+    rows = []
+    try:
+        recipe = Recipe(batch=wanted.batch, sequence=wanted.sequence, dropout=0.05, padding=True,
+                        lean=True)
+        for dtype in (torch.float16, torch.bfloat16):
+            rows.append(row(wanted.model, recipe, dtype))
+            found = rows[-1]
+            print(f"{found['dtype']}: {found['peak'] / 1e9:.3f} GB in {found['at']}, the ledger is "
+                  f"off by {found['off_by']:+.2%}", flush=True)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if wanted.model == RINNA and (wanted.batch, wanted.sequence) == (4, 512):
+        write_json(RESULTS, {"machine": machine(), "versions": versions(), "model": wanted.model,
+                             "rows": rows})
+    return int(any(abs(found["off_by"]) > 0.03 for found in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
