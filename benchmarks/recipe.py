@@ -115,7 +115,7 @@ class Contestant:
         if four_bit:
             model = prepare_model_for_kbit_training(model, recompute)
         elif recompute:
-            model.gradient_checkpointing_enable()
+            getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
         if device.type == "cpu" and four_bit:
             guard_cpu_layers(model)
         if not self.full:

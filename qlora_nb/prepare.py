@@ -139,14 +139,18 @@ def prepare(
     """
     four_bit = getattr(model, "is_loaded_in_4bit", False) or any(
         isinstance(module, Linear4bit) for module in model.modules())
-    mode = {"use_reentrant": reentrant}
+    k_bit = four_bit or getattr(model, "is_loaded_in_8bit", False)
     if four_bit and backend == "reference":
         prepare_model(model, gradient_checkpointing)
-    elif four_bit or getattr(model, "is_loaded_in_8bit", False):
-        model = prepare_model_for_kbit_training(
-            model, gradient_checkpointing, gradient_checkpointing_kwargs=mode)
-    elif gradient_checkpointing:
-        model.gradient_checkpointing_enable(mode)
+    else:
+        if k_bit:  # peft would take transformers' old switch, which warns
+            prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        if gradient_checkpointing:
+            if k_bit and reentrant:
+                model.enable_input_require_grads()
+            switch = getattr(model, "activation_checkpointing_enable",
+                             model.gradient_checkpointing_enable)
+            switch({"use_reentrant": reentrant})
     if narrow and four_bit and dtype is not torch.float32:
         keep_16_bit(model, dtype)
     return add_lora(model, rank, alpha, dropout, target_modules, seed, backend) if rank else model
