@@ -140,7 +140,7 @@ def test_a_conversation_on_a_terminal(keyboard, tmp_path):
     assert turns[0]["content"] == "空は？" and turns[1]["content"] and "\ufffd" not in str(turns)
 
 
-def test_through_a_pipe(command, run):
+def test_through_a_pipe(called, command, run):
     lines = f"{QUESTION}\n\n/reset\n{QUESTION}\n/wrong\n{QUESTION * 100}\n/quit\n{QUESTION}\n"
     done = command("chat", "--adapter", run, input=lines)
     assert done.returncode == 0, done.stderr
@@ -148,7 +148,7 @@ def test_through_a_pipe(command, run):
     assert len(answers) == 2 and answers[0] == answers[1] and answers[0].endswith("です。")
     wrong = [line for line in done.stderr.splitlines() if line.startswith("qlora-nb: ")]
     assert len(wrong) == 2 and "unknown command" in wrong[0] and "ask a shorter one" in wrong[1]
-    generated = command("generate", "--adapter", run, QUESTION)
+    generated = called("generate", "--adapter", run, QUESTION)
     assert generated.stdout.strip() == answers[0]
     compared = command("chat", "--adapter", run, "--compare", "--backend", "reference",
                        input=QUESTION + "\n")
@@ -186,9 +186,9 @@ def test_wrong_options(called, options, words):
     assert all(word in lines[0] for word in words), lines[0]
 
 
-def test_plain_transformers_reads_the_merged_model(command, run, tmp_path):
+def test_plain_transformers_reads_the_merged_model(called, run, tmp_path):
     "In a process that can import neither this library nor peft nor bitsandbytes."
-    merged = command("merge", "--adapter", run, "--output", "merged")
+    merged = called("merge", "--adapter", run, "--output", "merged")
     assert merged.returncode == 0, merged.stderr
     script = "\n".join([
         "import sys",
@@ -204,5 +204,5 @@ def test_plain_transformers_reads_the_merged_model(command, run, tmp_path):
     ])
     done = subprocess.run([COMMAND[0].replace("qlora-nb", "python"), "-c", script], cwd=tmp_path,
                           text=True, capture_output=True, timeout=300)
-    answer = command("generate", "--adapter", run, QUESTION)
+    answer = called("generate", "--adapter", run, QUESTION)
     assert done.stdout and done.stdout == answer.stdout, done.stderr

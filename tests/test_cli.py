@@ -253,7 +253,7 @@ class Hub(BaseHTTPRequestHandler):
         pass
 
 
-def test_unknown_model_and_unreachable_hub(command, tmp_path, monkeypatch):
+def test_unknown_model_and_unreachable_hub(called, command, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
     refused(command("finetune", "--model", "some/model"), "some/model", "network")
@@ -262,7 +262,7 @@ def test_unknown_model_and_unreachable_hub(command, tmp_path, monkeypatch):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     refused(command("finetune", "--model", "some/model"), "some/model", "spelling")
-    refused(command("finetune", "--model", "not a name"), "not a name")
+    refused(called("finetune", "--model", "not a name"), "not a name")
     server.shutdown()
 
 
@@ -313,24 +313,24 @@ def test_rows_that_are_all_too_long(called, tmp_path):
     refused(called("finetune", "--data", "long.jsonl"), "long")
 
 
-def test_duplicates_and_bad_utf8_are_counted(tmp_path, command):
+def test_duplicates_and_bad_utf8_are_counted(tmp_path, called):
     rows = [ROW | {"instruction": f"{i}番目は何色ですか。"} for i in range(20)]
     path = write_rows(tmp_path / "rows.jsonl", rows + rows[:3])
     path.write_bytes(path.read_bytes() + b'{"instruction": "\xff\xfe", "output": "b"}\n')
-    done = command("finetune", "--data", path, "--steps", 1, "--batch-size", 2, "--held-out", 2,
-                   "--max-new-tokens", 2, "--output", "run")
+    done = called("finetune", "--data", path, "--steps", 1, "--batch-size", 2, "--held-out", 2,
+                  "--max-new-tokens", 2, "--output", "run")
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["data"]
     assert "3 duplicate" in done.stderr and "1" in done.stderr
     assert 3 in report.values() or 3 in report.get("dropped", {}).values()
 
 
-def test_finetune_generate_merge(command, tmp_path, model):
+def test_finetune_generate_merge(called, command, tmp_path, model):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    done = command("finetune", "--steps", 6, "--eval-steps", 0, "--output", "run",
-                   "--eval-data", micro_folder() / "rephrased.jsonl")
+    done = called("finetune", "--steps", 6, "--eval-steps", 0, "--output", "run",
+                  "--eval-data", micro_folder() / "rephrased.jsonl")
     assert done.returncode == 0, done.stderr
     for word in ("exact match", "loss", "tokens per second", "bytes", "trained parameters"):
         assert word in done.stdout
@@ -351,13 +351,13 @@ def test_finetune_generate_merge(command, tmp_path, model):
     assert not torch.equal(plain, adapted)
 
     question = record["answers"][0]["question"]
-    answer = command("generate", "--adapter", "run", question)
+    answer = called("generate", "--adapter", "run", question)
     assert answer.stdout.strip() == record["answers"][0]["after"]
-    piped = command("generate", "--adapter", "run", input=question + "\n")
+    piped = command("generate", "--adapter", "run", input=question + "\n")  # another process
     assert piped.stdout == answer.stdout
-    merged = command("merge", "--adapter", "run", "--output", "merged")
+    merged = called("merge", "--adapter", "run", "--output", "merged")
     assert merged.returncode == 0, merged.stderr
-    alone = command("generate", "--model", "merged", question)
+    alone = called("generate", "--model", "merged", question)
     assert alone.stdout == answer.stdout, alone.stderr
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert again.dtype is torch.float16
@@ -366,15 +366,15 @@ def test_finetune_generate_merge(command, tmp_path, model):
     weights = load_file(model / "model.safetensors")
     save_file({k: v + 1 if k.endswith("norm.bias") else v for k, v in weights.items()},
               model / "model.safetensors", metadata={"format": "pt"})
-    refused(command("generate", "--adapter", "run", "--model", model, "a"), "trained on")
-    refused(command("merge", "--adapter", "run", "--output", "merged"), "--overwrite")
-    refused(command("generate", "--adapter", "nowhere", "a"), "nowhere")
+    refused(called("generate", "--adapter", "run", "--model", model, "a"), "trained on")
+    refused(called("merge", "--adapter", "run", "--output", "merged"), "--overwrite")
+    refused(called("generate", "--adapter", "nowhere", "a"), "nowhere")
     (tmp_path / "run" / "run.json").unlink()
     edit_json(tmp_path / "run" / "adapter_config.json", r=4)
-    refused(command("generate", "--adapter", "run", "--model", "micro", "a"), "does not fit")
+    refused(called("generate", "--adapter", "run", "--model", "micro", "a"), "does not fit")
     file = tmp_path / "run" / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    refused(command("generate", "--adapter", "run", "--model", "micro", "a"), "damaged")
+    refused(called("generate", "--adapter", "run", "--model", "micro", "a"), "damaged")
 
 
 @pytest.fixture(scope="module")

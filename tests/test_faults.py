@@ -42,9 +42,9 @@ def losses(folder):
 
 
 @limited
-def test_memory_that_runs_out_while_training(tmp_path, command, small_data):
+def test_memory_that_runs_out_while_training(tmp_path, called, small_data):
     recipe = [*RECIPE, "--data", str(small_data)]
-    whole = command(*recipe, *SPLIT, "--output", "whole")
+    whole = called(*recipe, *SPLIT, "--output", "whole")
     assert whole.returncode == 0, whole.stderr
 
     work = tmp_path / "short.partial"
@@ -67,12 +67,12 @@ def test_memory_that_runs_out_while_training(tmp_path, command, small_data):
 
     # Another step is refused; the same in other pieces goes on, and so does recomputing.
     recipe += ["--output", "short", "--resume"]
-    refused(command(*recipe, "--batch-size", "24", "--accumulation", "1"), "48 x 1", "24 x 1")
+    refused(called(*recipe, "--batch-size", "24", "--accumulation", "1"), "48 x 1", "24 x 1")
     advised = re.search(r"--batch-size \d+ --accumulation \d+", errors)[0].split()
-    done = command(*recipe, *advised, "--gradient-checkpointing")
+    done = called(*recipe, *advised, "--gradient-checkpointing")
     assert done.returncode == 0, done.stderr
     assert f"continuing at {saved[0]}" in done.stderr
-    assert "finished already" in command(*recipe, *SPLIT).stderr
+    assert "finished already" in called(*recipe, *SPLIT).stderr
     # Sums of float32 in another order, whose last bits training magnifies: 1e-7 after nine steps.
     torch.testing.assert_close(losses(tmp_path / "short"), losses(tmp_path / "whole"),
                                rtol=1e-3, atol=1e-4)
@@ -115,7 +115,7 @@ def test_memory_that_runs_out_in_a_notebook_is_given_back(tmp_path):
     assert held == "models held: 0"
 
 
-def test_a_model_too_large_for_the_processor(tmp_path, command, small_data, monkeypatch):
+def test_a_model_too_large_for_the_processor(tmp_path, called, command, small_data, monkeypatch):
     "Known from config.json alone: the file of weights is empty and never read."
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     folder = tmp_path / "model"
@@ -129,12 +129,12 @@ def test_a_model_too_large_for_the_processor(tmp_path, command, small_data, monk
                    for word in ("days", "steps"))
     assert steps == 800 and days > 1  # 120 rows are 30 batches of 4, and 8 steps of 4 batches
     assert not (tmp_path / "runs").exists()
-    insisted = command(*run, "--device", "cpu")  # and then it is the tokenizer that is missing
+    insisted = called(*run, "--device", "cpu")  # and then it is the tokenizer that is missing
     refused(insisted, "tokenizer")
     few = command(*run, "--steps", 1, "--batch-size", 1, "--accumulation", 1,
                   "--sequence-length", 64)
     assert "GPU" not in few.stderr and "tokenizer" in few.stderr
-    mistyped = command("finetune", "--model", folder, "--data", "missing.jsonl")
+    mistyped = called("finetune", "--model", folder, "--data", "missing.jsonl")
     refused(mistyped, "missing.jsonl")
 
 

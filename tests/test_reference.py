@@ -38,7 +38,7 @@ def losses(folder):
     return torch.tensor([row["loss"] for row in record["history"] if "loss" in row])
 
 
-def test_same_job_without_bitsandbytes(tmp_path, command, small_data, without_bitsandbytes):
+def test_same_job_without_bitsandbytes(tmp_path, called, small_data, without_bitsandbytes):
     recipe = [*RECIPE, "--data", str(small_data)]
     wrong = without_bitsandbytes(*recipe, "--output", "none")
     assert wrong.returncode == 2 and "--backend reference" in wrong.stderr, wrong.stderr
@@ -46,7 +46,7 @@ def test_same_job_without_bitsandbytes(tmp_path, command, small_data, without_bi
 
     ours = without_bitsandbytes(*recipe, "--backend", "reference", "--output", "ours")
     assert ours.returncode == 0, ours.stderr
-    theirs = command(*recipe, "--output", "theirs")
+    theirs = called(*recipe, "--output", "theirs")
     assert theirs.returncode == 0, theirs.stderr
     # AdamW divides by the root of a second moment: a last bit of a gradient becomes visible there.
     torch.testing.assert_close(losses(tmp_path / "ours"), losses(tmp_path / "theirs"),
@@ -59,18 +59,18 @@ def test_same_job_without_bitsandbytes(tmp_path, command, small_data, without_bi
     # Each backend reads the other's adapter, and the merged models are the same.
     question = "日本の首都はどこですか。"
     said = [run("generate", question, "--adapter", name, *more).stdout
-            for run, name, more in [(without_bitsandbytes, "theirs", []), (command, "theirs", []),
-                                    (command, "ours", ["--backend", "bitsandbytes"]),
-                                    (command, "ours", [])]]
+            for run, name, more in [(without_bitsandbytes, "theirs", []), (called, "theirs", []),
+                                    (called, "ours", ["--backend", "bitsandbytes"]),
+                                    (called, "ours", [])]]
     assert said[0] == said[1] and said[2] == said[3] and said[0].strip()
     for name, more in [("merged-1", []), ("merged-2", ["--backend", "bitsandbytes"])]:
-        assert command("merge", "--adapter", "ours", "--output", name, *more).returncode == 0
+        assert called("merge", "--adapter", "ours", "--output", name, *more).returncode == 0
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("merged-1", "merged-2"))
     assert one.keys() == two.keys() and all(same_bits(one[name], two[name]) for name in one)
 
 
-def test_apple_gpu_that_is_not_there(command):
+def test_apple_gpu_that_is_not_there(called):
     if torch.backends.mps.is_available():
         pytest.skip("this machine has the GPU that is asked for")
-    done = command("finetune", "--device", "mps", "--backend", "reference")
+    done = called("finetune", "--device", "mps", "--backend", "reference")
     assert done.returncode == 2 and "Apple GPU" in done.stderr and "Traceback" not in done.stderr

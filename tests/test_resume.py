@@ -34,7 +34,7 @@ def kill_when(arguments, cwd, happened):
 
 
 @pytest.mark.parametrize("backend", ["bitsandbytes", "reference"])
-def test_killed_and_resumed_is_uninterrupted(tmp_path, command, small_data, backend):
+def test_killed_and_resumed_is_uninterrupted(tmp_path, called, command, small_data, backend):
     recipe = [*RECIPE, "--data", str(small_data), "--backend", backend]
     done = command("finetune", *recipe, "--output", "whole")
     assert done.returncode == 0, done.stderr
@@ -59,8 +59,8 @@ def test_killed_and_resumed_is_uninterrupted(tmp_path, command, small_data, back
     assert losses[0] == losses[1] and len(losses[0]) >= 4
 
     # A finished run is recognized; another one in its place is refused.
-    assert "finished already" in command("finetune", *resumed).stderr
-    refused = command("finetune", *recipe)
+    assert "finished already" in called("finetune", *resumed).stderr
+    refused = called("finetune", *recipe)
     assert refused.returncode == 2 and "--overwrite" in refused.stderr
     assert adapter_digest(tmp_path / "killed") == reference
 

@@ -14,6 +14,8 @@ import subprocess
 import sys
 import termios
 import time
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -51,15 +53,15 @@ def stop_and_go(arguments, cwd, happened):
     return process
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, command, few):
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, called, few):
     "The adapter that stood there stays, and so does the last checkpoint of good weights."
-    good = command(*FAST, "--data", few, "--output", "run")
+    good = called(*FAST, "--data", few, "--output", "run")
     assert good.returncode == 0, good.stderr
     before = adapter_digest(tmp_path / "run")
     # A gradient that is not held back drives the weights up until float32 ends.
     wild = ["--learning-rate", "1", "--alpha", "1e18", "--max-grad-norm", "1e38", "--warmup", "0",
             "--schedule", "constant", "--steps", "30", "--save-steps", "1"]
-    done = command(*FAST, *wild, "--data", few, "--output", "run", "--overwrite")
+    done = called(*FAST, *wild, "--data", few, "--output", "run", "--overwrite")
     refused(done, "at step", "begin again with --overwrite", "--learning-rate below 1")
     assert adapter_digest(tmp_path / "run") == before
     for saved in (tmp_path / "run.partial").glob("checkpoint-*"):
@@ -70,7 +72,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, command, few):
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
-def test_resuming_asks_for_the_same_rows_and_takes_the_same_options(tmp_path, command, few):
+def test_resuming_asks_for_the_same_rows_and_takes_the_same_options(tmp_path, called, command, few):
     shutil.copy(few, tmp_path / "data.jsonl")
     recipe = ["--data", "data.jsonl", "--steps", "12", "--save-steps", "2", "--batch-size", "4",
               "--held-out", "2", "--max-new-tokens", "2", "--eval-steps", "0", "--seed", "5",
@@ -80,11 +82,11 @@ def test_resuming_asks_for_the_same_rows_and_takes_the_same_options(tmp_path, co
     saved = {path.name for path in work.iterdir()} - {"lock"}  # which goes with its process
 
     (tmp_path / "others.jsonl").rename(tmp_path / "data.jsonl")
-    done = command("finetune", "--output", "run", "--resume")
+    done = called("finetune", "--output", "run", "--resume")
     refused(done, "rows to train on", "held-out rows", "--overwrite")
-    refused(command("finetune", "--output", "run", "--resume", "--seed", "0"), "--seed was 5")
-    refused(command("finetune", "--output", "rum", "--resume"), "nothing to resume", "run.partial")
-    refused(command("finetune", "--resume"), "nothing to resume in runs")
+    refused(called("finetune", "--output", "run", "--resume", "--seed", "0"), "--seed was 5")
+    refused(called("finetune", "--output", "rum", "--resume"), "nothing to resume", "run.partial")
+    refused(called("finetune", "--resume"), "nothing to resume in runs")
     assert {path.name for path in work.iterdir()} - {"lock"} == saved
 
     shutil.copy(few, tmp_path / "data.jsonl")
@@ -93,12 +95,12 @@ def test_resuming_asks_for_the_same_rows_and_takes_the_same_options(tmp_path, co
     assert "continuing at checkpoint-" in done.stderr
     options = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["options"]
     assert (options["seed"], options["steps"], options["data"]) == (5, 12, "data.jsonl")
-    assert "finished already" in command("finetune", "--output", "run", "--resume").stderr
-    refused(command("finetune", "--output", "run", "--resume", "--rank", "2"),
+    assert "finished already" in called("finetune", "--output", "run", "--resume").stderr
+    refused(called("finetune", "--output", "run", "--resume", "--rank", "2"),
             "finished already", "--rank was 8 and is now 2")
 
 
-def test_two_at_once_never_share_a_folder(tmp_path, command, few):
+def test_two_at_once_never_share_a_folder(tmp_path, called, few):
     "One process stands still in the middle of its run; the others find its folder taken."
     run = [*FAST, "--data", few]
     work = tmp_path / "runs" / "micro.partial"
@@ -107,9 +109,9 @@ def test_two_at_once_never_share_a_folder(tmp_path, command, few):
         inside = sorted(path.name for path in work.rglob("*"))
         for more in (["--output", "runs/micro"], ["--output", "runs/micro", "--overwrite"],
                      ["--output", "runs/micro", "--resume"]):
-            refused(command(*run, *more), "another process is working in runs/micro.partial")
+            refused(called(*run, *more), "another process is working in runs/micro.partial")
         assert sorted(path.name for path in work.rglob("*")) == inside
-        second = command(*run)
+        second = called(*run)
         assert second.returncode == 0 and "runs/micro-2" in second.stdout, second.stderr
     finally:
         first.send_signal(signal.SIGCONT)
@@ -198,11 +200,13 @@ def test_where_nothing_can_be_drawn_a_line_comes_now_and_then(caplog, monkeypatc
     caplog.set_level(logging.INFO, "qlora_nb")
     monkeypatch.setattr(log, "propagate", False)
     monkeypatch.setattr(log, "handlers", [caplog.handler])
+    clock = count()  # a step takes a millisecond, however busy this machine is
+    monkeypatch.setattr("qlora_nb.progress.time",
+                        SimpleNamespace(monotonic=lambda: next(clock) / 1000))
     with Progress("training", 500, every=0.01) as progress:
         for _ in range(500):
-            time.sleep(0.001)
             progress.advance(loss="0.512")
-    assert 3 <= len(caplog.messages) <= 20
+    assert len(caplog.messages) == 10
     assert re.fullmatch(r"training: \d+ of 500, loss 0.512, \d+ s left", caplog.messages[0])
 
 
