@@ -90,7 +90,7 @@ export: environment
 	python docs/readme.py
 
 lint: environment
-	ruff check --quiet qlora_nb docs tests benchmarks setup.py
+	ruff check --quiet nbs qlora_nb docs tests benchmarks setup.py
 	mypy --no-error-summary
 
 # As a reader runs them: plain Jupyter, the installed wheel, an empty folder.
