@@ -58,7 +58,7 @@ def _cells() -> torch.Tensor:
 def encode_dynamic(
     scaled: torch.Tensor,  # float32, any shape, from -1 to 1; NaN (a block of zeros) reads as -1
 ) -> torch.Tensor:  # uint8 codes of the dynamic map, the shape of `scaled`
-    """The code that bitsandbytes' table on the CPU gives: of the nearest value, or one beside it.
+    """The code that bitsandbytes' table on the CPU gives: of the nearest value, or a neighbour's.
 
     Args:
         scaled: float32, any shape, from -1 to 1; NaN (a block of zeros) reads as -1

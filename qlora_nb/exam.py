@@ -224,7 +224,7 @@ def _source(plan: Plan):
     return micro_folder() / "train.jsonl" if plan.data == "micro" else plan.data
 
 def _second(source, report: DataReport) -> list:
-    "The conversations of a second source; what it loses stands in the report of the first."
+    "The conversations of a second source; what it loses is in the report of the first."
     other = DataReport()
     found = read_conversations(source, other)
     report.add(other, "held-out row")

@@ -41,7 +41,7 @@ class Progress:
                         bar_format=form) if _draws() else None
 
     def advance(self, count: int = 1, **shown):
-        "Say that `count` more are done, and beside it what is known."
+        "Say that `count` more are done, and what else is known."
         self.done += count
         if self.bar is not None:
             self.bar.set_postfix(shown, refresh=False)

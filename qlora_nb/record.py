@@ -138,7 +138,7 @@ def digests(
     data: TrainingData,
     fingerprint: str,  # of the base model's weights
 ) -> dict:
-    """What decides a run beside its options, for a resumed run to compare.
+    """What decides a run besides its options, for a resumed run to compare.
 
     Args:
         fingerprint: of the base model's weights

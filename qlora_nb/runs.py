@@ -275,7 +275,7 @@ def finished_record(run: RunFolder, options: FinetuneOptions, given) -> dict | N
     return record
 
 def _nothing(run: RunFolder) -> InputError:
-    "What is said where a run was expected; names those that are beside it."
+    "What is said where a run was expected; names those that are near it."
     near = sorted(path.parent.name for path in run.work.parent.glob("*.partial/options.json"))
     there = f"; {run.work.parent} has {', '.join(near)}" if near else ""
     return InputError(f"there is nothing to resume: neither {run.work} nor a finished run in "

@@ -86,7 +86,7 @@ class StepClock(TrainerCallback):
 
 # %% ../nbs/a_trainer.ipynb #3e63a2a3
 class LossBar(TrainerCallback):
-    "The progress of training, with loss, speed and memory beside it."
+    "The progress of training, with loss, speed and memory."
 
     def __init__(self, clock: StepClock):
         self.clock, self.shown = clock, {}
@@ -180,7 +180,7 @@ class WholeTrainer(Trainer):
     def save_model(self, output_dir=None, _internal_call=False):
         if not all(p.isfinite().all() for p in self.model.parameters() if p.requires_grad):
             raise self._diverged("the adapter holds NaN or infinite weights")
-        if has_lora(self.model):  # peft's models save their adapter alone; ours are told to
+        if has_lora(self.model):  # peft's models save only their adapter; ours are told to
             save_adapter(self.model, output_dir)
         else:
             super().save_model(output_dir, _internal_call)
