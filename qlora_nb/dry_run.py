@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GPU', 'fake_cuda', 'Watch', 'fake_model', 'DryRun', 'dry_step']
 
-# %% ../nbs/a_dry_run.ipynb #6de55409
+# %% ../nbs/a_dry_run.ipynb #3b191a36
 import ctypes
 import sys
 import weakref
@@ -13,6 +13,7 @@ from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Iterator
 
 import torch
 from torch._C._autograd import DeviceType
@@ -30,11 +31,12 @@ from .memory import Recipe, Shape, config_of, paged_bytes, quantized_bytes, read
 from .prepare import prepare
 from .qlora import linear_layers
 
-# %% ../nbs/a_dry_run.ipynb #f80b821e
+# %% ../nbs/a_dry_run.ipynb #021db8d0
 GPU = torch.device("cuda:0")
+_CUDA, _META = DeviceType.CUDA.value, DeviceType.Meta.value  # their places in torch's tables
 
 @contextmanager
-def _replaced(owner, name: str, value):
+def _replaced(owner, name: str, value) -> Iterator[None]:
     "`owner.name` is another value inside the block."
     before = getattr(owner, name)
     setattr(owner, name, value)
@@ -44,7 +46,7 @@ def _replaced(owner, name: str, value):
         setattr(owner, name, before)
 
 @contextmanager
-def _device_guard():
+def _device_guard() -> Iterator[None]:
     "A device guard for CUDA in a build of torch that has none."
     if torch.backends.cuda.is_built():  # its FakeTensorMode sees to it
         yield
@@ -52,16 +54,16 @@ def _device_guard():
     try:
         library = next((Path(torch.__file__).parent / "lib").glob("libc10.*"))
         table = "_ZN3c104impl26device_guard_impl_registryE"  # c10::impl::device_guard_impl_registry
-        pointers = ctypes.c_void_p * (int(DeviceType.Meta) + 1)
+        pointers = ctypes.c_void_p * (_META + 1)
         guards = pointers.in_dll(ctypes.CDLL(str(library)), table)
     except (OSError, StopIteration, ValueError):
         raise InputError("this build of torch knows no CUDA and cannot be lent one; expected Linux "
                          "or macOS: run it there, or install a build with CUDA") from None
-    guards[int(DeviceType.CUDA)] = guards[int(DeviceType.Meta)]
+    guards[_CUDA] = guards[_META]
     try:
         yield
     finally:
-        guards[int(DeviceType.CUDA)] = None
+        guards[_CUDA] = None
 
 def _attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None):
     "`scaled_dot_product_attention` by the memory-efficient kernel, as CUDA's autocast calls it."
@@ -76,7 +78,7 @@ def _attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False
         query, key, value, attn_mask, True, dropout_p, is_causal, scale=scale)[0]
 
 @contextmanager
-def fake_cuda():  # yields the FakeTensorMode
+def fake_cuda() -> Iterator[FakeTensorMode]:
     "A block in which torch works on a GPU that is not there, forward and backward."
     amp = torch.cuda.amp.common
     with ExitStack() as stack:
@@ -91,7 +93,7 @@ def fake_cuda():  # yields the FakeTensorMode
         stack.enter_context(torch.autograd.set_multithreading_enabled(False))
         yield stack.enter_context(FakeTensorMode())
 
-# %% ../nbs/a_dry_run.ipynb #2dbed408
+# %% ../nbs/a_dry_run.ipynb #1d26f43b
 class Watch(TorchDispatchMode):
     """What is alive on the fake GPU, and where and in which dtype each operation runs.
 
@@ -109,8 +111,9 @@ class Watch(TorchDispatchMode):
     ):
         super().__init__()
         self.phase, self.now, self.peak, self.at = "build", 0, 0, ""
-        self.ops = Counter()  # (phase, operation, devices, floating dtypes) -> times
-        self._sizes, self._graded, self._equal = {}, graded, equal  # storage -> bytes
+        self.ops: Counter = Counter()  # (phase, operation, devices, floating dtypes) -> times
+        self._sizes: dict[int, int] = {}  # storage -> bytes
+        self._graded, self._equal = graded, equal
         self._memo = mode.fake_tensor_converter.meta_converter.tensor_memo
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -156,7 +159,7 @@ class Watch(TorchDispatchMode):
 
 def _engine_asks() -> bool:
     "Whether the engine of autograd called the mode, and no function of Python."
-    frame = sys._getframe(2)
+    frame: Any = sys._getframe(2)
     while frame.f_globals.get("__name__") in ("torch._compile", "torch._dynamo.eval_frame"):
         frame = frame.f_back
     return frame.f_code is _engine_run_backward.__code__
@@ -175,8 +178,8 @@ def _unfused(x, packed, shape, absmax, block_size, kind, bias=None, absmax_8bit=
         absmax = torch.empty_like(absmax_8bit, dtype=torch.float32) + absmax_offset
     return linear(x, torch.empty(shape, dtype=x.dtype, device=x.device), bias)
 
-# %% ../nbs/a_dry_run.ipynb #986007cc
-def _four_bits(layer: torch.nn.Linear, recipe: Recipe, dtype: torch.dtype) -> None:
+# %% ../nbs/a_dry_run.ipynb #1b3360a6
+def _four_bits(layer: Any, recipe: Recipe, dtype: torch.dtype) -> None:
     "Make a linear layer one of bitsandbytes', in place."
     import bitsandbytes as bnb
     from bitsandbytes.functional import QuantState
@@ -193,10 +196,10 @@ def _four_bits(layer: torch.nn.Linear, recipe: Recipe, dtype: torch.dtype) -> No
         empty(blocks, dtype=torch.uint8 if double else torch.float32), layer.weight.shape,
         empty(16), 64, recipe.quantization, dtype, empty() if double else None, state2)
     codes = quantized_bytes(elements, layer.out_features, recipe.quantization)[0]
-    layer.weight = torch.nn.Parameter(empty(codes, 1, dtype=torch.uint8), requires_grad=False)
-    layer.weight.quant_state, layer.weight.blocksize = state, 64
-    layer.weight.compress_statistics, layer.weight.quant_type = double, recipe.quantization
-    layer.__class__ = bnb.nn.Linear4bit
+    weight: Any = torch.nn.Parameter(empty(codes, 1, dtype=torch.uint8), requires_grad=False)
+    weight.quant_state, weight.blocksize = state, 64
+    weight.compress_statistics, weight.quant_type = double, recipe.quantization
+    layer.weight, layer.__class__ = weight, bnb.nn.Linear4bit
     layer.compute_dtype, layer.compute_type_is_set, layer.quant_state = dtype, True, state
     layer.quant_storage, layer.support_avx512bf16_for_cpu = torch.uint8, False
 
@@ -225,7 +228,7 @@ def fake_model(
         target_modules=",".join(recipe.targets) or "all-linear", reentrant=recipe.reentrant,
         gradient_checkpointing=recipe.gradient_checkpointing).train()
 
-# %% ../nbs/a_dry_run.ipynb #95fadf83
+# %% ../nbs/a_dry_run.ipynb #9b2b7f01
 def _optimizer(recipe: Recipe, trained: list):
     "The recipe's optimizer; what would be paged is on the host."
     if recipe.optimizer == "adamw_torch":
@@ -234,7 +237,7 @@ def _optimizer(recipe: Recipe, trained: list):
 
     def buffer(p, dtype=torch.float32):
         paged = "paged" in recipe.optimizer and p.numel() >= 100_000
-        made = torch.zeros(p.shape, dtype=dtype, device="cpu" if paged else p.device)
+        made: Any = torch.zeros(p.shape, dtype=dtype, device="cpu" if paged else p.device)
         made.is_paged = paged
         return made
 
@@ -264,7 +267,7 @@ def _held(model, optimizer) -> dict[str, int]:
         "adapter": _bytes(adapter), "gradients": _bytes(p.grad for p in model.parameters()),
         "optimizer states": _bytes(t for s in optimizer.state.values() for t in s.values())}
 
-# %% ../nbs/a_dry_run.ipynb #2c17c920
+# %% ../nbs/a_dry_run.ipynb #1960c383
 @dataclass(frozen=True)
 class DryRun:
     """A step on the fake GPU, next to what the ledger says of it.
