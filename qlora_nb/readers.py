@@ -496,7 +496,7 @@ def _from_history(row: dict, column: str) -> list[dict]:
     return turns
 
 def _from_list(row: dict, known: dict, name: str) -> list[dict]:
-    "The messages of a column that holds a list of them; a system's words may have a column of their own."
+    "The messages of a column that holds a list of them; a system's words may have their own column."
     turns = [_message(entry) for entry in _listed(row, known[name])]
     if "system" in known and not any(turn["role"] == "system" for turn in turns):
         turns = [{"role": "system", "content": _string(row, known["system"])}, *turns]
