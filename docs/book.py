@@ -50,7 +50,10 @@ def articles(site: Path, names: list) -> dict:
 
 
 def relinked(books: dict, address) -> None:
-    "Links from chapter to chapter lead to `address(name, anchor)`; others to the site."
+    """Links from chapter to chapter lead to `address(name, anchor)`; others to the site.
+
+    Before, they lead to pages of the site, or to those of the EPUB: both have the chapters' names.
+    """
     known = {name: {part["id"] for part in article.select("[id]")} for name, article in books.items()}
     for name, article in books.items():
         for link in article.select("a[href]"):
@@ -79,9 +82,8 @@ def xhtml(heading: str, body: str) -> str:
             f"<body>{body}</body></html>\n")
 
 
-def epub(site: Path, names: list, target: Path) -> None:
-    "Write the pages as an EPUB 3."
-    books = articles(site, names)
+def epub(site: Path, books: dict, target: Path) -> None:
+    "Write the articles as an EPUB 3."
     relinked(books, lambda page, anchor: f"{page}.xhtml" + (f"#{anchor}" if anchor else ""))
     files, listed = {}, []
     for name, article in books.items():
@@ -99,7 +101,7 @@ def epub(site: Path, names: list, target: Path) -> None:
     settings = project.settings()
     identity = uuid.uuid5(uuid.NAMESPACE_URL, f"{project.site()}{settings['version']}")
     items = "".join(item(place, content) for place, content in files.items())
-    spine = "".join(f'<itemref idref="{key(name + ".xhtml")}"/>' for name in ["contents", *names])
+    spine = "".join(f'<itemref idref="{key(name + ".xhtml")}"/>' for name in ["contents", *books])
     package = (
         '<?xml version="1.0" encoding="utf-8"?>\n'
         '<package xmlns="http://www.idpf.org/2007/opf" version="3.0" unique-identifier="id">'
@@ -138,9 +140,8 @@ def item(place: str, content) -> str:
 
 # --- one file for paper --------------------------------------------------------------------------
 
-def bound(site: Path, names: list) -> str:
-    "All pages as one document, each with names of its own."
-    books = articles(site, names)
+def bound(books: dict) -> str:
+    "All articles as one document, each with names of its own."
     relinked(books, lambda page, anchor: f"#{page}--{anchor}" if anchor else f"#{page}--")
     for name, article in books.items():
         for part in article.select("[id]"):
@@ -163,10 +164,10 @@ def bound(site: Path, names: list) -> str:
             + "".join(map(str, books.values())) + "</body></html>")
 
 
-def pdf(site: Path, names: list, target: Path) -> None:
-    "Print the pages on A4 with Chromium."
+def pdf(site: Path, books: dict, target: Path) -> None:
+    "Print the articles on A4 with Chromium."
     page = site / "book.html"
-    page.write_text(bound(site, names), encoding="utf-8")
+    page.write_text(bound(books), encoding="utf-8")
     try:
         with sync_playwright() as play:
             found = next(filter(None, map(shutil.which, BROWSERS)), play.chromium.executable_path)
@@ -189,6 +190,7 @@ def pdf(site: Path, names: list, target: Path) -> None:
 def order(site: Path) -> list:
     "The pages as a reader goes through them by `next`."
     names = ["index"]
-    while (link := parsed(site / f"{names[-1]}.html").select_one("a.right-next")) is not None:
-        names.append(Path(link["href"]).stem)
+    while link := re.search(r'<a class="right-next" href="([^"]+)"',
+                            (site / f"{names[-1]}.html").read_text(encoding="utf-8")):
+        names.append(Path(link[1]).stem)
     return names

@@ -90,18 +90,17 @@ def publish(names: list, bound: bool) -> None:
         shutil.copy(DOCS / "readme" / "1.png", fresh / "_static" / "cover.png")
         places = json.dumps(adapter.places(), ensure_ascii=False)
         (fresh / "definitions.json").write_text(places, encoding="utf-8")
-        finish.finish(fresh, names, drawn, bound)
-        index(fresh, names)
+        index(fresh, finish.finish(fresh, names, drawn, bound))
         if bound:
             bind(fresh)
 
 
-def index(site: Path, names: list) -> None:
-    "Write the search index of the pages."
+def index(site: Path, soups: dict) -> None:
+    "Write the search index of the pages, name -> soup."
     with tempfile.TemporaryDirectory() as folder:
-        for name in names:
+        for name, soup in soups.items():
             page = Path(folder) / f"{name}.html"
-            page.write_text(finish.for_search(site / page.name), encoding="utf-8")
+            page.write_text(finish.for_search(soup), encoding="utf-8")
         # Read as Japanese, text without spaces is cut into words, and English words still are.
         run([sys.executable, "-m", "pagefind", "--site", folder, "--quiet",
              "--output-path", str(site / "pagefind"),
@@ -114,9 +113,9 @@ def index(site: Path, names: list) -> None:
 def bind(site: Path) -> None:
     "Write the site's pages as one book, for reading without it."
     import book  # needs a browser's driver, and the pages do not
-    names, target = book.order(site), site / settings()["lib_name"]
-    book.epub(site, names, target.with_suffix(".epub"))
-    book.pdf(site, names, target.with_suffix(".pdf"))
+    books, target = book.articles(site, book.order(site)), site / settings()["lib_name"]
+    book.epub(site, books, target.with_suffix(".epub"))
+    book.pdf(site, books, target.with_suffix(".pdf"))
 
 
 def serve(port: int) -> None:

@@ -165,8 +165,11 @@ def nowhere(soup: BeautifulSoup) -> str:
     return str(soup)
 
 
-def finish(folder: Path, names: list, draw, bound: bool) -> None:
-    "Finish the pages `names` in `folder`; `draw` gives the SVG of a list of [TeX, display]."
+def finish(folder: Path, names: list, draw, bound: bool) -> dict:
+    """Finish the pages `names` in `folder`; `draw` gives the SVG of a list of [TeX, display].
+
+    Returns the pages as they are written, name -> soup: to read them again takes as long as all this.
+    """
     soups = {name: parsed(folder / f"{name}.html") for name in names}
     draw_formulae(soups, draw)
     for name, soup in soups.items():
@@ -178,7 +181,7 @@ def finish(folder: Path, names: list, draw, bound: bool) -> None:
         ease_tables(soup)
         describe(soup, name)
         (folder / f"{name}.html").write_text(str(soup), encoding="utf-8")
-    (folder / "404.html").write_text(nowhere(soups["index"]), encoding="utf-8")
+    (folder / "404.html").write_text(nowhere(parsed(folder / "index.html")), encoding="utf-8")
     words = set()
     for path in [*folder.glob("*.html"), *folder.rglob("*.js")]:
         words |= set(re.findall(r"[\w-]+", path.read_text(encoding="utf-8")))
@@ -192,11 +195,14 @@ def finish(folder: Path, names: list, draw, bound: bool) -> None:
         encoding="utf-8")
     (folder / "robots.txt").write_text(
         f"User-agent: *\nAllow: /\nSitemap: {project.site()}sitemap.xml\n", encoding="utf-8")
+    return soups
 
 
-def for_search(page: Path) -> str:
-    "A page as the index reads it: each heading carries the name of its section, code weighs little."
-    soup = parsed(page)
+def for_search(soup: BeautifulSoup) -> str:
+    """A page as the index reads it: each heading carries the name of its section, code weighs little.
+
+    The soup itself is changed.
+    """
     for section in soup.select("article section[id]"):
         heading = section.find(re.compile("^h[1-6]$"), recursive=False)
         if heading is not None:
