@@ -61,11 +61,11 @@ SITE_TESTS := $(shell $(PYTHON) -c 'import sys; print("site-built-and-tested" if
 # Where make can, each part's lines are printed together, when it ends, and not among another's.
 TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-# Two parts at a time: a site that is built and opened in a browser keeps one processor busy, and the
-# chapters and the tests two.
-test: current lint
+# Two parts at a time: lint, and a site that is built and opened in a browser, keep one processor busy
+# each, the chapters and the tests two.
+test: current
 	@begun=$$(date +%s); \
-	$(MAKE) --no-print-directory -j 2 $(TOGETHER) $(SITE_TESTS) chapters tests && \
+	$(MAKE) --no-print-directory -j 2 $(TOGETHER) $(SITE_TESTS) lint chapters tests && \
 	echo "all of it: $$(($$(date +%s) - begun)) s"
 
 # --- the parts of `make test` ---
