@@ -241,7 +241,8 @@ def main() -> int:
         if cuda:
             kinds = {kind: made_up_rows(kind, 2000, 1024) for kind in ("mixed", "full")}
         else:
-            rows = load_data(make_plan(FinetuneOptions(sequence_length=LONGEST)), tokenizer).train
+            plan = make_plan(FinetuneOptions(sequence_length=LONGEST))
+            rows = list(load_data(plan, tokenizer).train)
             random.Random(0).shuffle(rows)
             kinds = {"micro": rows, "sorted": by_length(rows, batch)}
         names = [name for name in CONTESTANTS if name in {*wanted.only, "plain"}]

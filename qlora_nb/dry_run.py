@@ -176,7 +176,9 @@ def _unfused(x, packed, shape, absmax, block_size, kind, bias=None, absmax_8bit=
     "bitsandbytes' product of many rows: scales in float32, the matrix in the dtype of `x`."
     if absmax_8bit is not None:
         absmax = torch.empty_like(absmax_8bit, dtype=torch.float32) + absmax_offset
-    return linear(x, torch.empty(shape, dtype=x.dtype, device=x.device), bias)
+    product = linear(x, torch.empty(shape, dtype=x.dtype, device=x.device), bias)
+    del absmax  # alive until here, as there
+    return product
 
 # %% ../nbs/a_dry_run.ipynb #1b3360a6
 def _four_bits(layer: Any, recipe: Recipe, dtype: torch.dtype) -> None:
