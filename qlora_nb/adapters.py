@@ -38,7 +38,9 @@ from .model_files import load_adapter
 from qlora_nb.models import (
     fetch_model, load_base, pick_compute_dtype, pick_device, scan_weights,
 )
-from .options import GenerateOptions, MergeOptions, check_sampling
+from qlora_nb.options import (
+    GenerateOptions, MergeOptions, check_adapter, check_sampling, output_entries,
+)
 from .progress import log
 from .qlora import replace_layers
 from .tokenizer import load_tokenizer
@@ -67,9 +69,8 @@ def open_adapter(
     Args:
         name: a folder, or owner/name on the hub
     """
+    check_adapter(name)
     path = Path(os.path.expanduser(name))
-    if not path.is_dir() and path.parts[:1] == ("runs",):  # where fine-tunes go, not an owner
-        raise InputError(f"there is no {name} yet; run qlora-nb finetune first, or give --adapter")
     if not path.is_dir() and name.count("/") == 1 and not path.parent.is_dir():
         path = hub_folder(name, ["*.json", "*.safetensors"])
     for file in ("adapter_config.json", "adapter_model.safetensors"):
@@ -365,7 +366,7 @@ def merge(
     Returns:
         the folder, which transformers loads without peft
     """
-    output = Path(options.output)
+    output = Path(os.path.expanduser(options.output))
     _check_place(output, options.overwrite)
     adapter = open_adapter(options.adapter)
     _check_mergeable(adapter, how_stored(adapter, options.quantization)[0])
@@ -403,9 +404,7 @@ _MADE_BY = {"made_by": "qlora-nb merge"}  # in the files of weights: what --over
 
 def _check_place(output: Path, overwrite: bool) -> None:
     "Refuse an output folder in which anything but a merged model would be lost."
-    if output.exists() and not output.is_dir():
-        raise InputError(f"--output {output} is a file; give a folder that does not exist yet")
-    inside = sorted(path.name for path in output.iterdir()) if output.exists() else []
+    inside = output_entries(output)
     merged = False
     for file in output.glob("model*.safetensors"):
         with suppress(SafetensorError, OSError), safe_open(file, "pt") as weights:

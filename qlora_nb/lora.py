@@ -85,10 +85,17 @@ class LowRankUpdate(nn.Module):
             return self.lora_B(x * self.scaling)
         return self.lora_B(x) * self.scaling
 
-    def delta_weight(self) -> torch.Tensor:
-        "The update as one matrix, (out_features, in_features), in the adapter's dtype."
+    def delta_weight(
+        self,
+        dtype: torch.dtype | None = None,  # None: the adapter's
+    ) -> torch.Tensor:
+        """The update as one matrix, (out_features, in_features), computed in float32.
+
+        Args:
+            dtype: None: the adapter's
+        """
         B, A = self.lora_B.weight, self.lora_A.weight
-        return (B.float() @ A.float() * self.scaling).to(A.dtype)
+        return (B.float() @ A.float() * self.scaling).to(dtype or A.dtype)
 
 # %% ../nbs/05_lora.ipynb #094f316e
 def float_weight(

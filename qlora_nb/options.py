@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'Preset', 'Device', 'Backend', 'Quantization', 'Schedule', 'Optimizer', 'Reporter', 'Format',
-           'FinetuneOptions', 'resolve', 'pick_sequence_length', 'target_names', 'check_places', 'differences',
-           'continued', 'GenerateOptions', 'ChatOptions', 'MergeOptions', 'check_sampling', 'as_text', 'MemoryOptions',
-           'RunsOptions', 'CompletionOptions', 'PushOptions']
+           'FinetuneOptions', 'resolve', 'pick_sequence_length', 'target_names', 'check_places', 'output_entries',
+           'check_adapter', 'differences', 'continued', 'GenerateOptions', 'ChatOptions', 'MergeOptions',
+           'check_sampling', 'as_text', 'MemoryOptions', 'RunsOptions', 'CompletionOptions', 'PushOptions']
 
 # %% ../nbs/a_options.ipynb #7902c076
 import codecs
@@ -211,14 +211,11 @@ def check_places(
     model = getattr(options, "model", None)
     if model and model.startswith((".", "/", "~")) and not Path(os.path.expanduser(model)).exists():
         raise InputError(f"there is no folder {model}; give a folder with a model, or a hub name")
-    _check_adapter(getattr(options, "adapter", "none"))
+    check_adapter(getattr(options, "adapter", "none"))
     output = getattr(options, "output", None)
     if output is None or options.overwrite or getattr(options, "resume", False):
         return
-    path = Path(os.path.expanduser(output))
-    if os.path.isfile(path):
-        raise InputError(f"--output {output} is a file; give a folder that does not exist yet")
-    inside = set(os.listdir(path)) if os.path.isdir(path) else set()
+    inside = set(output_entries(output))
     if inside:  # only what a run or a merge has made can be replaced
         ours = ", or --overwrite to replace it" if inside & {"run.json", "config.json"} else ""
         raise InputError(f"{output} holds {min(inside)}; give another --output{ours}")
@@ -228,8 +225,32 @@ def _is_path(name: str) -> bool:
     files = (".json", ".jsonl", ".ndjson", ".csv", ".parquet", ".txt", ".tsv", ".gz", ".xlsx")
     return name.startswith((".", "/", "~")) or name.lower().endswith(files)
 
-def _check_adapter(adapter: str) -> None:
-    "Raise `InputError` for an adapter that is a folder's name, without such a folder."
+def output_entries(
+    output: str | Path,  # of --output
+) -> list[str]:  # names, sorted; none where there is no folder yet
+    """What an output folder holds; raises `InputError` for a file in its place.
+
+    Args:
+        output: of --output
+
+    Returns:
+        names, sorted; none where there is no folder yet
+    """
+    path = os.path.expanduser(output)
+    if os.path.isdir(path):
+        return sorted(os.listdir(path))
+    if os.path.exists(path):
+        raise InputError(f"--output {output} is a file; give a folder that does not exist yet")
+    return []
+
+def check_adapter(
+    adapter: str,  # a folder, owner/name on the hub, or none
+) -> None:
+    """Raise `InputError` for an adapter that is a folder's name, without such a folder.
+
+    Args:
+        adapter: a folder, owner/name on the hub, or none
+    """
     path = Path(os.path.expanduser(adapter))
     if adapter == "none" or path.exists():
         return

@@ -312,7 +312,7 @@ def _merged(layer: LoRALinear, requantize: bool) -> nn.Module:
     base: Any = layer.base_layer
     four_bit = isinstance(base, Linear4bit)
     weight = base.dequantize(torch.float32) if four_bit else base.weight.float()
-    weight = weight + layer.scaling * (layer.lora_B.weight.float() @ layer.lora_A.weight.float())
+    weight = weight + layer.delta_weight(torch.float32)
     plain = nn.Linear(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
     plain.weight, plain.bias = nn.Parameter(weight, requires_grad=False), base.bias
     if not requantize:

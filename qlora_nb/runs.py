@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from .core import InputError, read_json, write_json
-from .options import FinetuneOptions, continued, differences, resolve
+from .options import FinetuneOptions, continued, differences, output_entries, resolve
 
 # %% ../nbs/a_runs.ipynb #6b8a33d7
 @dataclass
@@ -247,10 +247,7 @@ def _same(place: Path, what: str, old: dict, options: FinetuneOptions, given) ->
 
 def _check_output(run: RunFolder, options: FinetuneOptions, record: dict | None) -> None:
     "Refuse to write over what something else made."
-    if run.output.exists() and not run.output.is_dir():
-        raise InputError(f"--output {run.output} is a file; give a folder that does not exist yet")
-    inside = {path.name for path in run.output.iterdir()} if run.output.exists() else set()
-    others = inside - {run.work.name}
+    others = set(output_entries(run.output)) - {run.work.name}
     if others and not options.overwrite:
         raise InputError(f"{run.output} holds {min(others)}; give another --output"
                          f"{', or --overwrite to replace the run' if record else ''}")
