@@ -169,9 +169,8 @@ class LoRALinear(LowRankUpdate):
         dtype: torch.dtype = torch.float32,  # of lora_A and lora_B
     ):
         check_fit(base_layer, rank, alpha, dropout)
-        linear: Any = base_layer  # of any class with these two
-        super().__init__(linear.in_features, linear.out_features, rank, alpha, dropout,
-                         rank_stabilized)
+        base: Any = base_layer  # of any class with these two
+        super().__init__(base.in_features, base.out_features, rank, alpha, dropout, rank_stabilized)
         here = next(chain(base_layer.parameters(), base_layer.buffers()), self.lora_A.weight)
         self._kept: torch.Tensor | None = None  # the base layer's own weight, while it is merged
         self.to(here.device, dtype)
