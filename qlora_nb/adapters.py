@@ -8,6 +8,8 @@ __all__ = ['AdapterFolder', 'open_adapter', 'base_folder', 'attach', 'how_stored
 
 # %% ../nbs/a_adapters.ipynb #fc7e1f22
 import json
+import os
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -15,7 +17,6 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import Any
 
-import os
 import torch
 from huggingface_hub import save_torch_state_dict
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftModel, get_peft_model_state_dict
@@ -185,13 +186,13 @@ def how_stored(
             trained.get("double_quantization", True))
 
 def load_adapted(
-    options,  # GenerateOptions
+    options: GenerateOptions,
     device: torch.device,
-):  # -> (model with its adapter, tokenizer, AdapterFolder, folder of the base model)
+) -> tuple[Any, Any, AdapterFolder, Path]:  # the model with it, tokenizer, adapter, base's folder
     """Base model and adapter as they were trained together, or without an adapter a plain model.
 
-    Args:
-        options: GenerateOptions
+    Returns:
+        the model with it, tokenizer, adapter, base's folder
     """
     if options.adapter == "none":
         return _load_plain(options, device)
@@ -265,7 +266,7 @@ def generate(
 @contextmanager
 def without_adapter(
     model,  # as `load_adapted` gives it
-):
+) -> Iterator[None]:
     """Switch the adapter off within the block; raises `InputError` where there is none.
 
     Args:

@@ -16,6 +16,7 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
@@ -837,7 +838,7 @@ class Patient:
 @contextmanager
 def patient_streams(
     lasting: bool = True,  # False: let a writer to standard output know that nobody reads it
-):
+) -> Iterator[Patient]:
     """Make `sys.stdout` and `sys.stderr` patient within the block; yields the first of them.
 
     Args:

@@ -17,6 +17,7 @@ import re
 import secrets
 import shutil
 import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
@@ -52,8 +53,8 @@ def unknown_name(
 # %% ../nbs/a_core.ipynb #67f6418b
 @contextmanager
 def whole_file(
-    path,  # the file that appears when the block ends without an exception
-):
+    path: str | Path,  # the file that appears when the block ends without an exception
+) -> Iterator[Path]:
     """Yield a temporary path next to `path`; rename it to `path` on success, remove it on failure.
 
     Args:
@@ -84,14 +85,14 @@ def _sync(path: Path) -> None:
 # %% ../nbs/a_core.ipynb #f0621c1c
 @contextmanager
 def whole_folder(
-    path,  # the folder whose new content appears when the block ends without an exception
-    replaces=(),  # patterns of what leaves an old folder first; what matches comes last
-):
+    path: str | Path,  # the folder whose new content appears when the block ends well
+    replaces: Sequence[str] = (),  # patterns of what leaves an old folder first, or comes last
+) -> Iterator[Path]:
     """Yield a temporary folder; its content appears in `path` on success, else nothing does.
 
     Args:
-        path: the folder whose new content appears when the block ends without an exception
-        replaces: patterns of what leaves an old folder first; what matches comes last
+        path: the folder whose new content appears when the block ends well
+        replaces: patterns of what leaves an old folder first, or comes last
     """
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -209,7 +210,7 @@ def lacks_memory(
 def saving(
     what: str | Path,  # as in "checkpoint-50"
     then: str = "go on with --resume: everything saved before is whole",  # after making room
-):
+) -> Iterator[None]:
     """Turn a failure to write into an `InputError` that says how to go on.
 
     Args:

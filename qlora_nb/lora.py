@@ -197,12 +197,12 @@ class LoRALinear(LowRankUpdate):
         return self._kept is not None
 
     @property
-    def weight(self):
+    def weight(self) -> torch.Tensor:
         "The base layer's: models look at its dtype or device."
         return self.base_layer.weight
 
     @property
-    def bias(self):
+    def bias(self) -> torch.Tensor | None:
         "The base layer's."
         return self.base_layer.bias
 

@@ -40,7 +40,7 @@ class Progress:
         self.bar = tqdm(desc=what, total=total, initial=done, dynamic_ncols=True,
                         bar_format=form) if _draws() else None
 
-    def advance(self, count: int = 1, **shown):
+    def advance(self, count: int = 1, **shown: str) -> None:
         "Say that `count` more are done, and what else is known."
         self.done += count
         if self.bar is not None:
@@ -56,7 +56,7 @@ class Progress:
             log.info("%s: %d of %d%s, %.0f s left", self.what, self.done, self.total, words, left)
             self.spoke, self.told = now, self.done
 
-    def close(self):
+    def close(self) -> None:
         "Leave the line, so that whatever is said next has one of its own."
         if self.bar is not None:
             self.bar.close()

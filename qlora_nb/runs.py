@@ -9,6 +9,7 @@ __all__ = ['RunFolder', 'read_stored', 'checkpoints', 'newest_checkpoint', 'run_
 # %% ../nbs/a_runs.ipynb #e6901c19
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -157,12 +158,15 @@ def find_run(
 def claim(
     options: FinetuneOptions,  # as given
     given=None,  # names of options, as `continued` takes them
-):  # yields the `RunFolder` and its options, resolved
+) -> Iterator[tuple[RunFolder, FinetuneOptions]]:  # options resolved
     """Hold a run's folders for this process alone; what nothing was written into goes again.
 
     Args:
         options: as given
         given: names of options, as `continued` takes them
+
+    Returns:
+        options resolved
     """
     run = find_run(options)
     while (held := _lock(run.work)) is None:

@@ -107,7 +107,7 @@ class LossBar(TrainerCallback):
             self.shown["peak"] = f"{torch.cuda.max_memory_allocated(args.device) / 1e9:.1f} GB"
         self.progress.advance(state.global_step - self.progress.done, **self.shown)
 
-    def close(self):
+    def close(self) -> None:
         "What `train` does also where training breaks off."
         if self.progress is not None:
             self.progress.close()
