@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GPU', 'fake_cuda', 'Watch', 'fake_model', 'DryRun', 'dry_step']
 
-# %% ../nbs/a_dry_run.ipynb #3b191a36
+# %% ../nbs/a_dry_run.ipynb #9ffd0533
 import ctypes
 import sys
 import weakref
@@ -24,12 +24,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM, masking_utils
 
+from . import storage
 from .activations import Ledger, ledger
+from .blockwise import QuantizedTensor
 from .core import InputError
 from .lean import training_loss
+from .linear4bit import Linear4bit
 from .memory import Recipe, Shape, config_of, paged_bytes, quantized_bytes, read_shape
 from .prepare import prepare
-from .qlora import linear_layers
+from .qlora import linear_layers, replace_layers
 
 # %% ../nbs/a_dry_run.ipynb #021db8d0
 GPU = torch.device("cuda:0")
@@ -93,7 +96,7 @@ def fake_cuda() -> Iterator[FakeTensorMode]:
         stack.enter_context(torch.autograd.set_multithreading_enabled(False))
         yield stack.enter_context(FakeTensorMode())
 
-# %% ../nbs/a_dry_run.ipynb #1d26f43b
+# %% ../nbs/a_dry_run.ipynb #69d06a52
 class Watch(TorchDispatchMode):
     """What is alive on the fake GPU, and where and in which dtype each operation runs.
 
@@ -180,57 +183,76 @@ def _unfused(x, packed, shape, absmax, block_size, kind, bias=None, absmax_8bit=
     del absmax  # alive until here, as there
     return product
 
-# %% ../nbs/a_dry_run.ipynb #1b3360a6
+# %% ../nbs/a_dry_run.ipynb #2472ebe8
+def _empty(*size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.empty(size, dtype=dtype, device=GPU)
+
 def _four_bits(layer: Any, recipe: Recipe, dtype: torch.dtype) -> None:
     "Make a linear layer one of bitsandbytes', in place."
     import bitsandbytes as bnb
     from bitsandbytes.functional import QuantState
 
-    def empty(*size, dtype=torch.float32):
-        return torch.empty(size, dtype=dtype, device=GPU)
-
     elements, double = layer.weight.numel(), recipe.double_quantization
     blocks, state2 = -(-elements // 64), None
     if double:
-        state2 = QuantState(empty(-(-blocks // 256)), code=empty(256), blocksize=256,
+        state2 = QuantState(_empty(-(-blocks // 256)), code=_empty(256), blocksize=256,
                             dtype=torch.float32)
     state = QuantState(
-        empty(blocks, dtype=torch.uint8 if double else torch.float32), layer.weight.shape,
-        empty(16), 64, recipe.quantization, dtype, empty() if double else None, state2)
+        _empty(blocks, dtype=torch.uint8 if double else torch.float32), layer.weight.shape,
+        _empty(16), 64, recipe.quantization, dtype, _empty() if double else None, state2)
     codes = quantized_bytes(elements, layer.out_features, recipe.quantization)[0]
-    weight: Any = torch.nn.Parameter(empty(codes, 1, dtype=torch.uint8), requires_grad=False)
+    weight: Any = torch.nn.Parameter(_empty(codes, 1, dtype=torch.uint8), requires_grad=False)
     weight.quant_state, weight.blocksize = state, 64
     weight.compress_statistics, weight.quant_type = double, recipe.quantization
     layer.weight, layer.__class__ = weight, bnb.nn.Linear4bit
     layer.compute_dtype, layer.compute_type_is_set, layer.quant_state = dtype, True, state
     layer.quant_storage, layer.support_avx512bf16_for_cpu = torch.uint8, False
 
+def _own_four_bits(layer: Any, recipe: Recipe, dtype: torch.dtype) -> Linear4bit:
+    "This library's layer in the place of a linear one."
+    blocks, absmax = -(-layer.weight.numel() // 64), None
+    if recipe.double_quantization:
+        absmax = QuantizedTensor(
+            _empty(blocks, dtype=torch.uint8), _empty(-(-blocks // 256)), _empty(256), 256,
+            torch.Size((blocks,)), torch.float32, _empty())
+    codes = quantized_bytes(layer.weight.numel(), layer.out_features, recipe.quantization)[0]
+    q = QuantizedTensor(_empty(codes, dtype=torch.uint8), absmax or _empty(blocks), _empty(16), 64,
+                        layer.weight.shape, dtype)
+    with _replaced(storage, "codebook_name", lambda _: recipe.quantization):  # it has no values
+        return Linear4bit(q, layer.bias, dtype, compiled=False)
+
 def fake_model(
     shape: Shape,
     recipe: Recipe,  # of a GPU; no int8
     dtype: torch.dtype,  # of the arithmetic
+    backend: str = "bitsandbytes",  # or reference: this library's own layers
 ):  # -> the prepared model; call it in a block of `fake_cuda`
     """A model of the shape on the fake GPU, ready to train as the recipe says.
 
     Args:
         recipe: of a GPU; no int8
         dtype: of the arithmetic
+        backend: or reference: this library's own layers
     """
     config = AutoConfig.for_model(**config_of(shape), attention_dropout=0.0)
     with torch.device(GPU):
         model = AutoModelForCausalLM.from_config(
             config, dtype=dtype, attn_implementation=recipe.attention)
     model.config.use_cache = False
-    if recipe.quantization != "none":
+    if recipe.quantization != "none" and backend == "reference":
+        replace_layers(model, {name: _own_four_bits(layer, recipe, dtype)
+                               for name, layer in linear_layers(model).items()})
+    elif recipe.quantization != "none":
         for layer in linear_layers(model).values():
             _four_bits(layer, recipe, dtype)
         model.is_loaded_in_4bit = True
     return prepare(
-        model, recipe.rank, dropout=recipe.dropout, dtype=dtype, narrow=recipe.lean,
+        model, recipe.rank, dropout=recipe.dropout, backend=backend, dtype=dtype,
+        narrow=recipe.lean,
         target_modules=",".join(recipe.targets) or "all-linear", reentrant=recipe.reentrant,
         gradient_checkpointing=recipe.gradient_checkpointing).train()
 
-# %% ../nbs/a_dry_run.ipynb #9b2b7f01
+# %% ../nbs/a_dry_run.ipynb #05a76103
 def _optimizer(recipe: Recipe, trained: list):
     "The recipe's optimizer; what would be paged is on the host."
     if recipe.optimizer == "adamw_torch":
@@ -254,22 +276,25 @@ def _bytes(tensors) -> int:
 
 def _held(model, optimizer) -> dict[str, int]:
     "What model, gradients and states hold, by the ledger's names."
-    states = [p.quant_state for p in model.parameters() if hasattr(p, "quant_state")]
+    states = [vars(part) for p in model.parameters() if hasattr(p, "quant_state")
+              for part in (p.quant_state, p.quant_state.state2) if part]
+    own = [layer for layer in model.modules() if isinstance(layer, Linear4bit)]
+    states += [dict(layer.named_buffers()) for layer in own]
+    constants = [t for state in states for name, t in state.items() if name != "weight"]
     linears = linear_layers(model).items()
     matrices = [layer.weight for name, layer in linears if ".lora_" not in name]
     ends = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
     adapter = [p for name, p in model.named_parameters() if ".lora_" in name]
-    known = {id(p) for p in (*matrices, *ends, *adapter)}
+    known = {id(p) for p in (*matrices, *ends, *adapter, *constants)}
     rest = [p for p in (*model.parameters(), *model.buffers()) if id(p) not in known]
     return {
         "matrices": _bytes(matrices),
-        "constants": _bytes(t for state in states for part in (state, state.state2) if part
-                            for t in vars(part).values()),
+        "constants": _bytes(constants),
         "embeddings and head": _bytes(ends), "norms and biases": _bytes(rest),
         "adapter": _bytes(adapter), "gradients": _bytes(p.grad for p in model.parameters()),
         "optimizer states": _bytes(t for s in optimizer.state.values() for t in s.values())}
 
-# %% ../nbs/a_dry_run.ipynb #1960c383
+# %% ../nbs/a_dry_run.ipynb #08e184b8
 @dataclass(frozen=True)
 class DryRun:
     """A step on the fake GPU, next to what the ledger says of it.
@@ -323,6 +348,7 @@ def dry_step(
     shape: Shape | str,  # or a name that `read_shape` knows
     recipe: Recipe = Recipe(),  # of a GPU; no int8
     dtype: torch.dtype = torch.float16,  # float16 as on a T4, with a loss scaler, or bfloat16
+    backend: str = "bitsandbytes",  # or reference: this library's own layers, not compiled
 ) -> DryRun:
     """An optimizer step on a GPU that is not there; raises `InputError` for what cannot be faked.
 
@@ -330,6 +356,7 @@ def dry_step(
         shape: or a name that `read_shape` knows
         recipe: of a GPU; no int8
         dtype: float16 as on a T4, with a loss scaler, or bfloat16
+        backend: or reference: this library's own layers, not compiled
     """
     shape = read_shape(shape) if isinstance(shape, str) else shape
     if recipe.device != "cuda" or recipe.quantization == "int8" or shape.family != "gpt_neox":
@@ -341,7 +368,7 @@ def dry_step(
     tokens, peaks = (recipe.batch, recipe.sequence), {}  # phase -> (bytes, operation)
     graded = recipe.batch * (recipe.sequence - 1)
     with fake_cuda() as mode, Watch(mode, graded, not recipe.padding) as watch:
-        model = fake_model(shape, recipe, dtype)
+        model = fake_model(shape, recipe, dtype, backend)
         trained = [p for p in model.parameters() if p.requires_grad]
         optimizer = _optimizer(recipe, trained)
         scaler = torch.amp.GradScaler("cuda", enabled=dtype is torch.float16)
