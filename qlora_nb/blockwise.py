@@ -153,11 +153,12 @@ class QuantizedTensor:
         return sum(part.nbytes for part in (self.packed, self.absmax, self.offset)
                    if part is not None)
 
-    def dequantize(self, dtype=None, out=None, compiled=None) -> torch.Tensor:
+    def dequantize(self, dtype: torch.dtype | None = None, out: torch.Tensor | None = None,
+                   compiled: bool | None = None) -> torch.Tensor:
         "The function `dequantize`, as a method."
         return dequantize(self, dtype, out, compiled)
 
-    def to(self, device) -> "QuantizedTensor":
+    def to(self, device: torch.device | str) -> "QuantizedTensor":
         "The same bits on another device."
         names = [name for name in ("packed", "absmax", "codebook", "offset")
                  if getattr(self, name) is not None]

@@ -137,8 +137,8 @@ def _move_into(fresh: Path, path: Path, replaces) -> None:
         raise
 
 def replace_folder(
-    fresh,  # an existing folder, on the same disk as `path`
-    path,  # its new place; what is there now is deleted afterwards
+    fresh: str | Path,  # an existing folder, on the same disk as `path`
+    path: str | Path,  # its new place; what is there now is deleted afterwards
 ) -> None:
     """Rename `fresh` to `path`, a folder that nobody else puts anything into.
 
@@ -156,7 +156,7 @@ def replace_folder(
 
 # %% ../nbs/a_core.ipynb #9408c02e
 def write_json(
-    path,  # the file
+    path: str | Path,  # the file
     value,  # what `json` can write; NaN and infinities, which JSON lacks, become null
 ) -> None:
     """Write `value` as indented UTF-8 JSON, whole or not at all.
@@ -171,7 +171,7 @@ def write_json(
         temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 def read_json(
-    path,  # the file
+    path: str | Path,  # the file
 ) -> dict:
     """The object in a JSON file; raises `InputError` for what holds none.
 

@@ -110,7 +110,7 @@ FAMILIES = {"bilingual-gpt-neox": "rinna-4b", "japanese-gpt-neox": "rinna", "rin
             "japanese-large-lm": "line"}
 
 def choose_format(
-    name,  # a format's name, a model's name on the hub, or its local folder
+    name: str | Path,  # a format's name, a model's name on the hub, or its local folder
     tokenizer,
 ) -> PromptFormat:
     """The prompt format of a model's family, with a line break that the tokenizer knows.

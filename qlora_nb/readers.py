@@ -367,7 +367,7 @@ def _rows(source, split: str, revision: str | None, report: DataReport) -> Itera
 
 # %% ../nbs/a_readers.ipynb #0c962777
 def read_rows(
-    source,  # a .json, .jsonl, .csv, .tsv or .parquet file, .gz or not, or a name on the hub
+    source: str | Path,  # a .json, .jsonl, .csv, .tsv or .parquet file, .gz or not, or on the hub
     report: DataReport | None = None,  # counts what is read and dropped
     split: str = "train",  # on the hub: which part
     revision: str | None = None,  # on the hub: branch, tag or commit
@@ -375,7 +375,7 @@ def read_rows(
     """The rows of a source without duplicates and without text that was not UTF-8.
 
     Args:
-        source: a .json, .jsonl, .csv, .tsv or .parquet file, .gz or not, or a name on the hub
+        source: a .json, .jsonl, .csv, .tsv or .parquet file, .gz or not, or on the hub
         report: counts what is read and dropped
         split: on the hub: which part
         revision: on the hub: branch, tag or commit
