@@ -48,9 +48,10 @@ from qlora_nb.core import lacks_memory, machine, place, versions, write_json
 from qlora_nb.data import IGNORED, Collator
 from qlora_nb.exam import load_data
 from qlora_nb.lean import training_loss
+from qlora_nb.loading import quantization_config
 from qlora_nb.memory import read_shape
 from qlora_nb.micro import micro_folder
-from qlora_nb.models import guard_cpu_layers, load_base, pick_device, quantization_config
+from qlora_nb.models import load_base, pick_device
 from qlora_nb.options import FinetuneOptions, resolve
 from qlora_nb.plan import make_plan
 from qlora_nb.preflight import matmul_rate, operations
@@ -116,8 +117,9 @@ class Contestant:
             model = prepare_model_for_kbit_training(model, recompute)
         elif recompute:
             getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
-        if device.type == "cpu" and four_bit:
-            guard_cpu_layers(model)
+        for layer in model.modules():  # or bitsandbytes would repack it, and lose gradients
+            if isinstance(layer, bnb.nn.Linear4bit):
+                layer.support_avx512bf16_for_cpu = False
         if not self.full:
             torch.manual_seed(options.seed)
             model = get_peft_model(model, LoraConfig(

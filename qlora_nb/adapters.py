@@ -36,8 +36,9 @@ from .hub import hub_folder
 from .linear4bit import Linear4bit
 from .lora import LoRALinear
 from .model_files import load_adapter
+from .loading import fingerprint
 from qlora_nb.models import (
-    fetch_model, load_base, pick_compute_dtype, pick_device, scan_weights,
+    fetch_model, load_base, pick_compute_dtype, pick_device,
 )
 from qlora_nb.options import (
     GenerateOptions, MergeOptions, check_adapter, check_sampling, output_entries,
@@ -121,7 +122,7 @@ def base_folder(
         raise InputError(f"{adapter.path} does not say what its base model is; give --model")
     named = revision or base.get("revision") or (None if model else adapter.config.get("revision"))
     folder = fetch_model(name, named)
-    if base and scan_weights(folder).fingerprint != base["fingerprint"]:
+    if base and fingerprint(folder) != base["fingerprint"]:
         raise InputError(f"{adapter.path} was trained on {base['model']!r}, whose weights are not "
                          f"those of {name!r}; give --model with the model it was trained on")
     return folder

@@ -15,7 +15,8 @@ import torch
 from .core import InputError, lacks_memory, machine, saving, versions, write_json
 from .exam import TrainingData, count_conversations, evaluate, load_data
 from .memory import Recipe
-from .models import fetch_model, load_base, scan_weights
+from .loading import fingerprint, weight_files
+from .models import fetch_model, load_base
 from .options import FinetuneOptions, resolve
 from .plan import Plan, as_record, in_one_line, make_plan, recipe_of
 from .preflight import check_memory, check_time, clear_traceback, enough_memory, free_bytes
@@ -75,13 +76,9 @@ def set_up(
     return Setup(plan, model, tokenizer, data, recipe, base)
 
 def _describe_base(plan: Plan, folder: Path) -> dict:
-    "The base model's identity; raises `InputError` for weights that are not numbers."
-    scan = scan_weights(folder)
-    if scan.non_finite:
-        raise InputError(f"{plan.model} has {sum(scan.non_finite.values())} NaN or infinite "
-                         f"weights, the first in {min(scan.non_finite)}; fetch the model again")
-    return {"model": plan.model, "revision": plan.revision, "bytes": scan.bytes,
-            "fingerprint": scan.fingerprint,
+    "The base model's identity."
+    return {"model": plan.model, "revision": plan.revision, "fingerprint": fingerprint(folder),
+            "bytes": sum(file.stat().st_size for file in weight_files(folder)),
             "compute_dtype": plan.dtype_name}
 
 # %% ../nbs/17_finetune.ipynb #f8c091f5
