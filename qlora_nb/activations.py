@@ -10,7 +10,7 @@ __all__ = ['LEAN', 'layer_activations', 'unused_in_first_layer', 'end_activation
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from .core import InputError
+from .core import TILE, InputError
 from .lean import LOSS_CHUNK
 from qlora_nb.memory import (
     CONTEXT, Recipe, Shape, adapted, add_parts, evaluate_polynomial, layer_matrices,
@@ -154,6 +154,11 @@ def _waiting_gradients(shape: Shape, recipe: Recipe) -> int:
     return (w.stream + c + c * (w.output != w.stream or shape.parallel)) * shape.hidden
 
 # %% ../nbs/10_activations.ipynb #0e9b47d3
+def _read_at_once(shape: Shape, recipe: Recipe) -> int:
+    "Weights of the largest matrix that exist dequantized; on a CPU a tile of it is enough."
+    largest = shape.intermediate * shape.hidden
+    return largest if recipe.device == "cuda" else min(largest, TILE)
+
 def _forward_moments(shape: Shape, recipe: Recipe, alive: Counter) -> dict[str, Counter]:
     "The feed-forward part on its way forward: for the first time, or made again."
     w, h, i, c = widths(recipe, shape.family), shape.hidden, shape.intermediate, recipe.compute
@@ -178,7 +183,7 @@ def _forward_moments(shape: Shape, recipe: Recipe, alive: Counter) -> dict[str, 
     moments = {name: add_parts(alive, polynomial(n=most + held))}
     if recipe.quantization in ("nf4", "fp4"):
         read = (w.output - c + c * (w.output != c)) * i + c * h + undropped
-        moments["matrix, forward"] = add_parts(alive, polynomial(n=read + held, one=c * i * h))
+        moments["matrix, forward"] = add_parts(alive, polynomial(n=read + held, one=c * _read_at_once(shape, recipe)))
     return moments
 
 # %% ../nbs/10_activations.ipynb #72fd03ac
@@ -215,6 +220,9 @@ def _layer_moments(shape: Shape, recipe: Recipe) -> dict[str, Counter]:
         moments |= _attention_moments(shape, recipe, outside)
     matrix = 0 if recipe.rank and recipe.quantization == "none" else c
     matrix = w.stream if recipe.quantization == "int8" else matrix
+    dequantized = recipe.quantization in ("nf4", "fp4")
+    matrix *= _read_at_once(shape, recipe) if dequantized else i * h
+    summed = 4 * i * (recipe.device == "cpu" and dequantized and c < 4 and i * h > TILE)
     gradient, cast = w.output if down else c, c * h if w.output != c else 0
     wide = 2 * w.output * i if recipe.rank else c * i  # for the matrix, and for its adapter
     if shape.family == "llama":  # for the product, and for both of its factors
@@ -224,7 +232,7 @@ def _layer_moments(shape: Shape, recipe: Recipe) -> dict[str, Counter]:
         alive = add_parts(alive, add_parts(_dropped(recipe, i), times=-1))
     alive["n"] += w.output * h + (w.stream * h if w.ends < w.stream else 0)
     return moments | {
-        "matrix": add_parts(alive, polynomial(n=gradient * i + cast, one=matrix * i * h)),
+        "matrix": add_parts(alive, polynomial(n=gradient * i + cast + summed, one=matrix)),
         "feed-forward": add_parts(alive, polynomial(n=wide)),
     }
 

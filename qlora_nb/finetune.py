@@ -7,7 +7,7 @@ __all__ = ['Setup', 'set_up', 'examine', 'train', 'finetune']
 
 # %% ../nbs/17_finetune.ipynb #f66c922e
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,9 +18,12 @@ from .memory import Recipe
 from .loading import fingerprint, weight_files
 from .models import fetch_model, load_base
 from .options import FinetuneOptions, resolve
-from .plan import Plan, as_record, in_one_line, make_plan, recipe_of
+from qlora_nb.plan import (
+    LARGE, Plan, as_record, in_one_line, make_plan, recipe_of, weights_of,
+)
 from .preflight import check_memory, check_time, clear_traceback, enough_memory, free_bytes
 from .prepare import held_bytes, prepare
+from .processor import anonymous_bytes
 from .progress import Progress, log
 from .record import answers, digests, history, metrics, publish
 from qlora_nb.runs import (
@@ -38,6 +41,7 @@ class Setup:
         model: with its adapter, peft's or ours
         recipe: what the ledger knows of it
         base: what the record says of the base model
+        held: bytes of memory that the process had before it loaded anything
     """
 
     plan: Plan
@@ -46,6 +50,7 @@ class Setup:
     data: TrainingData
     recipe: Recipe  # what the ledger knows of it
     base: dict  # what the record says of the base model
+    held: int  # bytes of memory that the process had before it loaded anything
 
 def set_up(
     plan: Plan,
@@ -58,12 +63,13 @@ def set_up(
     """
     if full and plan.quantization != "none":
         raise InputError("quantized weights cannot be trained; set quantization to none")
+    held = anonymous_bytes()
     if plan.device.type == "cpu" and not plan.device_given and plan.shape:
         check_time(plan, 0 if plan.steps else count_conversations(plan))
     tokenizer = load_tokenizer(plan.folder)
     data = load_data(plan, tokenizer)
     recipe = recipe_of(plan, data.train)
-    if plan.device.type == "cuda" and not full:
+    if plan.device.type != "mps" and not full:
         check_memory(plan, recipe, free_bytes(plan.device))
     log.info("loading the weights of %s", plan.model)
     folder = fetch_model(plan.model, plan.revision)
@@ -73,7 +79,7 @@ def set_up(
     if not full:
         model = prepare(model, plan.rank, plan.alpha, plan.dropout, plan.target_modules, plan.seed,
                         plan.backend, plan.dtype, plan.gradient_checkpointing)
-    return Setup(plan, model, tokenizer, data, recipe, base)
+    return Setup(plan, model, tokenizer, data, recipe, base, held)
 
 def _describe_base(plan: Plan, folder: Path) -> dict:
     "The base model's identity."
@@ -134,7 +140,8 @@ def train(
     Args:
         folder: for checkpoints; training continues at the newest one in it
     """
-    trainer = WholeTrainer(setup.model, setup.data, training_arguments(setup.plan, folder))
+    trainer = WholeTrainer(setup.model, setup.data, training_arguments(setup.plan, folder),
+                           setup.held)
     last = newest_checkpoint(folder)
     if last:
         check_whole(last)
@@ -183,6 +190,9 @@ def _run(run: RunFolder, options: FinetuneOptions) -> dict:
         setup = set_up(plan)
     log.info(str(setup.data.report))
     # Two checkpoints with AdamW's two moments while one replaces the other, and the adapter.
+    if plan.device.type == "cpu" and weights_of(plan.shape) > LARGE:
+        # What was measured then; a resumed run computes as it began.
+        options = replace(options, compute_dtype=plan.dtype_name)
     begin(run, options, needed=2 * 3 * held_bytes(setup.model, trained=True) + 8_000_000)
     if options.resume and not newest_checkpoint(run.work):
         log.info("nothing was saved yet; starting at the first step")
