@@ -336,7 +336,7 @@ def main() -> int:
     transformers_logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
-        disk, memory = shutil.disk_usage(wanted.keep or place).free, psutil.virtual_memory().available
+        disk, memory = shutil.disk_usage((wanted.keep or place).parent).free, psutil.virtual_memory().available
         print(f"needs 8 GB of disk and 8 GB of memory; there are {disk / 1e9:.0f} GB and "
               f"{memory / 1e9:.0f} GB", flush=True)
         if disk < 8e9 or memory < 8e9:

@@ -19,6 +19,7 @@ from transformers.quantizers import AutoHfQuantizer
 from .blockwise import QuantizedTensor, quantize
 from .core import InputError, read_json
 from .double_quant import double_quantize
+from .kernels import COMPILE_FROM, can_compile
 from .linear4bit import Linear4bit
 from .model_files import head_names, make_buffers
 from .qlora import linear_layers, replace_layers
@@ -152,6 +153,7 @@ def quantize_weight(
     codebook: str,  # nf4 or fp4
     double_quantization: bool,
     dtype: torch.dtype,  # in which the model would hold it
+    compiled: bool | None = None,  # see `quantize`
 ) -> QuantizedTensor:  # of `dtype`
     """What quantizing `weight.to(dtype)` gives, without making that where it is exact.
 
@@ -159,14 +161,14 @@ def quantize_weight(
         weight: as it is in the file; on a CPU it may be mapped
         codebook: nf4 or fp4
         dtype: in which the model would hold it
+        compiled: see `quantize`
 
     Returns:
         of `dtype`
     """
     if dtype is not torch.float32:  # every 16-bit number is a float32
         weight = weight.to(dtype)
-    # On a GPU no kernel is worth compiling for one reading.
-    q = quantize(weight, codebook, compiled=None if weight.device.type == "cpu" else False)
+    q = quantize(weight, codebook, compiled=compiled)
     q = QuantizedTensor(q.packed, q.absmax, q.codebook, q.block_size, q.shape, dtype)
     return double_quantize(q) if double_quantization else q
 
@@ -201,16 +203,22 @@ def load_quantized(
         quantizer = AutoHfQuantizer.from_config(how)
         quantizer.preprocess_model(model=model, device_map={"": device})
     chosen = {name for name in linear_layers(model) if not any(part in name for part in wide)}
+    # Compiling takes seconds: worth it for gigabytes, and on a GPU never.
+    weights = sum(model.get_submodule(name).weight.numel() for name in chosen)
+    compiled = (weights > 16 * COMPILE_FROM and torch.device(device).type == "cpu"
+                and can_compile("cpu"))
+    heads = head_names(model)
     places, plain, quantized, bad = model.state_dict(), {}, {}, {}
     for stored, tensors in stored_tensors(folder):
-        name = _name_in_model(stored, model, places)
+        name = _name_in_model(stored, heads, model.base_model_prefix, places)
         layer, _, part = (name or "").rpartition(".")
         if name is None:
             continue  # a buffer that the model computes by itself: `check_weights` has seen the rest
         tensor = tensors.get_tensor(stored).to(device)
         if part == "weight" and layer in chosen:
             try:
-                quantized[layer] = quantize_weight(tensor, codebook, double_quantization, compute_dtype)
+                quantized[layer] = quantize_weight(tensor, codebook, double_quantization,
+                                                   compute_dtype, compiled)
             except InputError:
                 bad[stored] = non_finite(tensor)
         else:
@@ -238,10 +246,10 @@ def load_quantized(
         model.hf_quantizer = quantizer
     return model.eval()
 
-def _name_in_model(stored: str, model, places: dict) -> str | None:
+def _name_in_model(stored: str, heads: tuple, body: str, places: dict) -> str | None:
     "The place of a stored tensor; None for a buffer that the model computes by itself."
-    inner, outer = head_names(model)
+    inner, outer = heads
     if stored.startswith(outer + "."):
         stored = inner + stored.removeprefix(outer)
-    names = stored, f"{model.base_model_prefix}.{stored}"  # the body may have been saved alone
+    names = stored, f"{body}.{stored}"  # the body may have been saved alone
     return next((name for name in names if name in places), None)
