@@ -192,7 +192,7 @@ def _run(run: RunFolder, options: FinetuneOptions) -> dict:
     # Two checkpoints with AdamW's two moments while one replaces the other, and the adapter.
     if plan.device.type == "cpu" and weights_of(plan.shape) > LARGE:
         # What was measured then; a resumed run computes as it began.
-        options = replace(options, compute_dtype=plan.dtype_name)
+        options = replace(options, compute_dtype=plan.dtype_name)  # type: ignore[arg-type]  # a name
     begin(run, options, needed=2 * 3 * held_bytes(setup.model, trained=True) + 8_000_000)
     if options.resume and not newest_checkpoint(run.work):
         log.info("nothing was saved yet; starting at the first step")

@@ -8,6 +8,7 @@ __all__ = ['LARGE', 'Plan', 'recipe_of', 'weights_of', 'fits_at_full_length', 'm
 
 # %% ../nbs/a_plan.ipynb #45b9a433
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -104,7 +105,7 @@ class Plan:
 # %% ../nbs/a_plan.ipynb #4d0d7d93
 def recipe_of(
     plan: Plan,
-    rows: list[dict],  # encoded, to train on
+    rows: Sequence[dict],  # encoded, to train on
 ) -> Recipe:
     """What the memory ledger has to know of a run.
 
@@ -194,7 +195,8 @@ def known_shape(
         None: the ledger cannot count this model
     """
     try:
-        return read_shape(str(folder))
+        # Absolute: a folder may be called like a model whose shape is known by heart.
+        return read_shape(str(Path(folder).absolute()))
     except InputError:
         return None
 

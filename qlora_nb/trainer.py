@@ -16,7 +16,9 @@ from zipfile import is_zipfile
 import psutil
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainingArguments,
+)
 from transformers.integrations import get_available_reporting_integrations
 
 from .core import InputError, read_json, replace_folder, saving
@@ -36,7 +38,7 @@ class StepClock(TrainerCallback):
 
     def __init__(self, held: int = 0):
         self.seconds, self.steps, self.tokens = 0.0, 0, 0  # of this process, without padding
-        self.peak = None  # bytes, when the training has ended; on a CPU `held` is not counted
+        self.peak: int | None = None  # bytes, when the training has ended; on a CPU `held` is not counted
         self.held = held
         self.until_first = None  # seconds from the start of the process to the first step
 
@@ -67,10 +69,11 @@ class StepClock(TrainerCallback):
 
 # %% ../nbs/a_trainer.ipynb #3e63a2a3
 class LossBar(TrainerCallback):
-    "The progress of training, with loss, speed and memory beside it."
+    "The progress of training, with loss, speed and memory."
 
     def __init__(self, clock: StepClock):
-        self.clock, self.progress, self.shown = clock, None, {}
+        self.clock, self.shown = clock, {}
+        self.progress: Progress | None = None
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.progress = Progress("training", state.max_steps, state.global_step)
@@ -149,7 +152,7 @@ class WholeTrainer(Trainer):
         loss = mean_loss(self.model, self.eval_dataset, self.data_collator,
                          self.args.per_device_eval_batch_size)
         self.log({"eval_loss": loss})
-        self.control = self.callback_handler.on_evaluate(
+        self.control: TrainerControl = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, {"eval_loss": loss})
         return {"eval_loss": loss}
 
@@ -162,7 +165,7 @@ class WholeTrainer(Trainer):
     def save_model(self, output_dir=None, _internal_call=False):
         if not all(p.isfinite().all() for p in self.model.parameters() if p.requires_grad):
             raise self._diverged("the adapter holds NaN or infinite weights")
-        if has_lora(self.model):  # peft's models save their adapter alone; ours are told to
+        if has_lora(self.model):  # peft's models save only their adapter; ours are told to
             save_adapter(self.model, output_dir)
         else:
             super().save_model(output_dir, _internal_call)
