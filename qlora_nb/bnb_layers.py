@@ -12,7 +12,7 @@ import torch
 from bitsandbytes.nn import Linear4bit, Params4bit
 
 from .blockwise import QuantizedTensor, from_bitsandbytes, to_bitsandbytes
-from .core import InputError
+from .core import TILE, InputError
 from .linear4bit import MatMul4bit, in_tiles
 
 # %% ../nbs/a_bnb_layers.ipynb #8d5bc26d
@@ -39,13 +39,13 @@ class TiledLinear4bit(Linear4bit):
     "bitsandbytes' layer, whose large matrices are read a tile at a time on a CPU."
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        weight, dtype = self.weight, self.compute_dtype or x.dtype
-        if weight.quant_state is None or weight.device.type != "cpu":
+        state, dtype = self.weight.quant_state, self.compute_dtype or x.dtype
+        if state is None or state.shape.numel() <= TILE or x.device.type != "cpu":
             return super().forward(x)
-        q = from_bitsandbytes(weight, weight.quant_state)
+        q = from_bitsandbytes(self.weight, state)
         if not in_tiles(q, dtype):
             return super().forward(x)
-        reader = partial(read_tile, kind=weight.quant_state.quant_type)
+        reader = partial(read_tile, kind=state.quant_type)
         bias = None if self.bias is None else self.bias.to(dtype)
         return MatMul4bit.apply(x.to(dtype), bias, q, False, False, reader).to(x.dtype)
 

@@ -21,7 +21,9 @@ from .options import FinetuneOptions, resolve
 from qlora_nb.plan import (
     LARGE, Plan, as_record, in_one_line, make_plan, recipe_of, weights_of,
 )
-from .preflight import check_memory, check_time, clear_traceback, enough_memory, free_bytes
+from qlora_nb.preflight import (
+    be_thrifty, check_memory, check_time, clear_traceback, enough_memory, free_bytes,
+)
 from .prepare import held_bytes, prepare
 from .processor import anonymous_bytes
 from .progress import Progress, log
@@ -71,6 +73,7 @@ def set_up(
     recipe = recipe_of(plan, data.train)
     if plan.device.type != "mps" and not full:
         check_memory(plan, recipe, free_bytes(plan.device))
+        be_thrifty(plan, recipe, free_bytes(plan.device))
     log.info("loading the weights of %s", plan.model)
     folder = fetch_model(plan.model, plan.revision)
     base = _describe_base(plan, folder)
