@@ -71,7 +71,7 @@ def be_thrifty(
     Returns:
         whether anything was changed
     """
-    if plan.device.type != "cpu" or weights_of(plan.shape) < LARGE:
+    if plan.device.type != "cpu" or plan.shape is None or weights_of(plan.shape) < LARGE:
         return False
     if ledger(plan.shape, recipe).total * 2 < free:
         return False
