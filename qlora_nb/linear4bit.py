@@ -120,6 +120,7 @@ def tiles(
             q, packed=q.packed[first // 2 : -(-last // 2)], shape=torch.Size((end - start, columns)),
             absmax=absmax[first // q.block_size : -(-last // q.block_size)])
 
+# %% ../nbs/07_linear4bit.ipynb #06a18211
 def tiled_product(
     x: torch.Tensor,  # (..., in), or transposed (..., out), in the dtype of the product
     bias: torch.Tensor | None,  # (out,)

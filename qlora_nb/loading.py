@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['weight_files', 'stored_tensors', 'fingerprint', 'refuse_non_finite', 'non_finite', 'quantization_config',
-           'quantize_weight', 'load_quantized']
+           'quantize_weight', 'empty_model', 'read_weights', 'load_quantized']
 
 # %% ../nbs/a_loading.ipynb #488f8769
 import hashlib
@@ -168,6 +168,76 @@ def quantize_weight(
     return double_quantize(q) if double_quantization else q
 
 # %% ../nbs/a_loading.ipynb #16f7b955
+def empty_model(
+    config,  # of a causal language model of transformers
+    dtype: torch.dtype,
+    how: BitsAndBytesConfig | None,  # None: linear layers stay torch's
+):  # -> the model on the device meta, and what transformers will call when it is filled
+    """Shapes without values, with bitsandbytes' layers where transformers would have them.
+
+    Args:
+        config: of a causal language model of transformers
+        how: None: linear layers stay torch's
+    """
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    quantizer = AutoHfQuantizer.from_config(how) if how else None
+    if quantizer is not None:
+        quantizer.preprocess_model(model=model, device_map={"": "cpu"})
+    return model, quantizer
+
+def read_weights(
+    folder,  # a local checkpoint folder with float weights
+    model,  # on the device meta
+    dtype: torch.dtype,  # of what stays in float
+    device: torch.device | str,
+    into_four_bits,  # makes a QuantizedTensor of a weight
+) -> tuple[dict, dict]:  # layer -> QuantizedTensor; name in the model -> tensor
+    """Each tensor of the files in the form in which `model` will hold it; `InputError` for a NaN.
+
+    Args:
+        folder: a local checkpoint folder with float weights
+        model: on the device meta
+        dtype: of what stays in float
+        into_four_bits: makes a QuantizedTensor of a weight
+
+    Returns:
+        layer -> QuantizedTensor; name in the model -> tensor
+    """
+    wide = tuple(model._keep_in_fp32_modules or ())  # parts of the names of what stays in float32
+    chosen = {name for name in linear_layers(model) if not any(part in name for part in wide)}
+    heads, places = head_names(model), model.state_dict()
+    quantized, plain, bad = {}, {}, {}
+    for stored, tensors in stored_tensors(folder):
+        name = _name_in_model(stored, heads, model.base_model_prefix, places)
+        if name is None:
+            continue  # a buffer that the model computes by itself: `check_weights` has seen the rest
+        layer, _, part = name.rpartition(".")
+        tensor = tensors.get_tensor(stored).to(device)
+        if part == "weight" and layer in chosen:
+            try:
+                quantized[layer] = into_four_bits(tensor)
+            except InputError:
+                bad[stored] = non_finite(tensor.to(dtype))
+            continue
+        if tensor.is_floating_point():  # a copy: what is mapped would change with the file
+            wider = any(part in name for part in wide)
+            plain[name] = tensor.to(torch.float32 if wider else dtype, copy=True)
+        else:
+            plain[name] = tensor.clone()
+        bad[stored] = non_finite(plain[name])
+    refuse_non_finite(bad, folder)
+    return quantized, plain
+
+def _name_in_model(stored: str, heads: tuple, body: str, places: dict) -> str | None:
+    "The place of a stored tensor; None for a buffer that the model computes by itself."
+    inner, outer = heads
+    if stored.startswith(outer + "."):
+        stored = inner + stored.removeprefix(outer)
+    names = stored, f"{body}.{stored}"  # the body may have been saved alone
+    return next((name for name in names if name in places), None)
+
+# %% ../nbs/a_loading.ipynb #c1b76029
 @torch.no_grad()
 def load_quantized(
     folder,  # a local checkpoint folder with float weights
@@ -186,48 +256,26 @@ def load_quantized(
         compute_dtype: also the dtype of what stays unquantized
         backend: or reference: this library's own layers
     """
-    if backend == "bitsandbytes":  # here, because the other one does without it
+    config, how = AutoConfig.from_pretrained(folder), None
+    if backend == "bitsandbytes":  # imported here, because the other one does without it
         from qlora_nb.bnb_layers import give_weight, guard_cpu_layers
-    config = AutoConfig.from_pretrained(folder)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=compute_dtype)
-    wide = tuple(model._keep_in_fp32_modules or ())  # parts of names
-    quantizer = None
-    if backend == "bitsandbytes":
+
         how = quantization_config(codebook, double_quantization, compute_dtype)
-        quantizer = AutoHfQuantizer.from_config(how)
-        quantizer.preprocess_model(model=model, device_map={"": device})
-    chosen = {name for name in linear_layers(model) if not any(part in name for part in wide)}
+    model, quantizer = empty_model(config, compute_dtype, how)
     # Compiling takes seconds: worth it for gigabytes, and on a GPU never.
-    weights = sum(model.get_submodule(name).weight.numel() for name in chosen)
-    compiled = (weights > 16 * COMPILE_FROM and torch.device(device).type == "cpu"
-                and can_compile("cpu"))
-    heads = head_names(model)
-    places, plain, quantized, bad = model.state_dict(), {}, {}, {}
-    for stored, tensors in stored_tensors(folder):
-        name = _name_in_model(stored, heads, model.base_model_prefix, places)
-        layer, _, part = (name or "").rpartition(".")
-        if name is None:
-            continue  # a buffer that the model computes by itself: `check_weights` has seen the rest
-        tensor = tensors.get_tensor(stored).to(device)
-        if part == "weight" and layer in chosen:
-            try:
-                quantized[layer] = quantize_weight(tensor, codebook, double_quantization,
-                                                   compute_dtype, compiled)
-            except InputError:
-                bad[stored] = non_finite(tensor)
-        else:
-            dtype = torch.float32 if any(part in name for part in wide) else compute_dtype
-            bad[stored] = non_finite(tensor)
-            # A copy: what is mapped would change with the file.
-            plain[name] = tensor.to(dtype, copy=True) if tensor.is_floating_point() else tensor.clone()
-    refuse_non_finite(bad, folder)
+    large = sum(part.numel() for part in model.parameters()) > 16 * COMPILE_FROM
+    compiled = large and torch.device(device).type == "cpu" and can_compile("cpu")
+    quantized, plain = read_weights(
+        folder, model, compute_dtype, device, lambda weight: quantize_weight(
+            weight, codebook, double_quantization, compute_dtype, compiled))
     for name, q in quantized.items():
-        if backend == "bitsandbytes":
+        if quantizer is not None:
             give_weight(model.get_submodule(name), q)
         else:
             replace_layers(model, {name: Linear4bit(q, plain.get(f"{name}.bias"), compute_dtype)})
     model.load_state_dict(plain, strict=False, assign=True)
+    for name, part in model.named_parameters():  # what is not quantized trains, until it is frozen
+        part.requires_grad_(name in plain and part.is_floating_point())
     model.tie_weights()
     make_buffers(model, config, device)
     lost = [name for name, part in model.named_parameters() if part.is_meta]
@@ -240,11 +288,3 @@ def load_quantized(
         quantizer.postprocess_model(model)
         model.hf_quantizer = quantizer
     return model.eval()
-
-def _name_in_model(stored: str, heads: tuple, body: str, places: dict) -> str | None:
-    "The place of a stored tensor; None for a buffer that the model computes by itself."
-    inner, outer = heads
-    if stored.startswith(outer + "."):
-        stored = inner + stored.removeprefix(outer)
-    names = stored, f"{body}.{stored}"  # the body may have been saved alone
-    return next((name for name in names if name in places), None)
