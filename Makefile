@@ -66,8 +66,8 @@ SITE_TESTS := $(shell $(PYTHON) -c 'import sys; print("site-built-and-tested" if
 # Where make can, each part's lines are printed together, when it ends, and not among another's.
 TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-# Two parts at a time: lint, and a site that is built and opened in a browser, keep one processor busy
-# each, the chapters and the tests two.
+# Two parts at a time. make looks for a browser first; the site, which needs it, then comes last and
+# fills what the chapters leave free beside the tests.
 test: current
 	@begun=$$(date +%s); \
 	$(MAKE) --no-print-directory -j 2 $(TOGETHER) $(SITE_TESTS) lint chapters tests && \
@@ -115,7 +115,7 @@ tests: environment
 	OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile tests $(addprefix --ignore ,$(IN_A_BROWSER))
 
 site-tests: environment browser
-	python -m pytest -q $(IN_A_BROWSER)
+	python -m pytest -q -n 2 --dist loadfile $(IN_A_BROWSER)
 
 site-built-and-tested: docs
 	$(MAKE) --no-print-directory site-tests
