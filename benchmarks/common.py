@@ -1,6 +1,7 @@
 """What the benchmarks share: a clock, options, a limit of memory, runs made before."""
 import argparse
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -37,6 +38,15 @@ def limit_memory(gigabytes: float) -> None:
     "Let torch take no more than this of the GPU's memory."
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(min(1.0, gigabytes * 1e9 / total))
+
+
+def copy_tokenizer(folder: Path) -> None:
+    "The micro model's tokenizer for a checkpoint of random weights."
+    from qlora_nb.micro import micro_folder  # loads transformers, which most benchmarks do without
+
+    for file in (micro_folder() / "model").iterdir():
+        if "tokenizer" in file.name or file.suffix == ".model":
+            shutil.copy(file, folder)
 
 
 def stored_runs(path: Path) -> list[dict]:

@@ -22,7 +22,7 @@ from qlora_nb.core import InputError, machine, versions, write_json
 from qlora_nb.dry_run import dry_step
 from qlora_nb.fits import largest_batch
 from qlora_nb.memory import Recipe
-from qlora_nb.trainer import peak_memory
+from qlora_nb.processor import MemoryWatch
 
 RESULTS = Path(__file__).parent / "results" / "cuda_dry.json"
 RINNA = "rinna/japanese-gpt-neox-3.6b"
@@ -35,7 +35,8 @@ KINDS = {
 
 def row(model: str, recipe: Recipe, dtype: torch.dtype, backend: str = "bitsandbytes") -> dict:
     "What one step shows."
-    run = dry_step(model, recipe, dtype, backend)
+    with MemoryWatch() as watch:
+        run = dry_step(model, recipe, dtype, backend)
     print(f"{recipe.batch} rows in {dtype}: {run.peak / 1e9:.3f} GB in {run.at}, the ledger is off by "
           f"{run.off_by:+.2%}", flush=True)
     dtypes = {kind: sorted({found for name in names for found in run.dtypes(name)})
@@ -47,7 +48,7 @@ def row(model: str, recipe: Recipe, dtype: torch.dtype, backend: str = "bitsandb
         "counted": run.ledger.counted, "moment": run.ledger.moment, "off_by": run.off_by,
         "total": run.total, "dtypes": dtypes,
         "devices": sorted(run.devices("forward", "backward")),
-        "process": peak_memory(torch.device("cpu"))}
+        "process": watch.peak}
 
 
 def main() -> int:

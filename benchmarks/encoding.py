@@ -27,9 +27,9 @@ from qlora_nb.finetune import set_up, train
 from qlora_nb.micro import micro_folder
 from qlora_nb.options import FinetuneOptions
 from qlora_nb.plan import make_plan
+from qlora_nb.processor import MemoryWatch, anonymous_bytes
 from qlora_nb.readers import conversations, read_rows
 from qlora_nb.tokenizer import load_tokenizer
-from qlora_nb.trainer import peak_memory
 
 RESULTS = Path(__file__).parent / "results" / "encoding.json"
 ROWS, MANY = 10_000, 200_000
@@ -76,18 +76,17 @@ def against_the_tokenizer(path: Path, rounds: int, clock: str) -> dict:
 
 def first_step(path: str) -> None:
     "What a process sees that fine-tunes on the file; the answer is printed as JSON."
-    process = psutil.Process()
-    idle = process.memory_info().rss
+    process, idle = psutil.Process(), anonymous_bytes()
     with tempfile.TemporaryDirectory() as folder:
         plan = make_plan(FinetuneOptions(data=path, steps=1, held_out=8, eval_steps=0))
-        setup = set_up(plan)
-        peak = peak_memory(plan.device)
+        with MemoryWatch() as watch:
+            setup = set_up(plan)
         trainer = train(setup, Path(folder) / "work")
     cpu = process.cpu_times()
     print(json.dumps({
         "seconds_to_first_step": round(trainer.clock.until_first, 1),
         "processor_seconds": round(cpu.user + cpu.system, 1), "idle_bytes": idle,
-        "peak_above_idle_bytes": peak - idle, "examples": len(setup.data.train)}))
+        "peak_above_idle_bytes": watch.peak - idle, "examples": len(setup.data.train)}))
 
 
 def large_file(path: Path) -> dict:

@@ -24,7 +24,7 @@ from qlora_nb.finetune import set_up
 from qlora_nb.lean import training_loss
 from qlora_nb.options import FinetuneOptions
 from qlora_nb.plan import make_plan
-from qlora_nb.trainer import peak_memory
+from qlora_nb.processor import MemoryWatch
 
 RESULTS = Path(__file__).parent / "results" / "finetune_cpu.json"
 CPU = torch.device("cpu")
@@ -60,7 +60,7 @@ class Method:
 
 
 def peak_of(name: str) -> int:
-    "Peak resident bytes of a process that trains with one method only."
+    "Peak of a process's own bytes, without mapped files, that trains with one method only."
     done = subprocess.run([sys.executable, __file__, "--peak", name], check=True, text=True,
                           capture_output=True)
     return int(done.stdout.split()[-1])
@@ -82,8 +82,9 @@ def main():
     parser.add_argument("--peak", choices=METHODS, help="print one method's peak memory, and end")
     wanted = parser.parse_args()
     if wanted.peak:
-        Method(wanted.peak).steps(10)
-        return print(peak_memory(CPU))
+        with MemoryWatch() as watch:
+            Method(wanted.peak).steps(10)
+        return print(watch.peak)
     methods = {name: Method(name) for name in METHODS}
     rounds = []
     for _ in range(wanted.rounds + 1):

@@ -35,22 +35,22 @@ from pathlib import Path
 import psutil
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
-import bitsandbytes as bnb
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
+from common import copy_tokenizer
+from linear import theirs
 from qlora_nb.activations import ledger
 from qlora_nb.bnb_layers import use_tiles
 from qlora_nb.core import machine, versions, write_json
 from qlora_nb.exam import load_data
 from qlora_nb.lean import training_loss
 from qlora_nb.linear4bit import Linear4bit
-from qlora_nb.memory import Shape, layer_matrices, read_shape
-from qlora_nb.micro import micro_folder
+from qlora_nb.memory import Shape, config_of, layer_matrices, read_shape
 from qlora_nb.models import load_base
 from qlora_nb.options import FinetuneOptions
 from qlora_nb.plan import make_plan, recipe_of
@@ -66,14 +66,9 @@ SHARD = 2 * 10**9  # bytes of one file
 
 def write_checkpoint(folder: Path, shape: Shape, seed: int = 0) -> None:
     "A float16 checkpoint of the shape in parts, as the hub's are, with the micro model's tokenizer."
-    config = GPTNeoXConfig(
-        vocab_size=shape.vocab, hidden_size=shape.hidden, num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads, intermediate_size=shape.intermediate,
-        max_position_embeddings=shape.context, use_parallel_residual=shape.parallel,
-        rotary_pct=shape.rotary, tie_word_embeddings=shape.tied, dtype="float16",
-        attention_dropout=0.0, hidden_dropout=0.0)
+    config = AutoConfig.for_model(**config_of(shape), attention_dropout=0.0, dtype="float16")
     with torch.device("meta"):
-        places = GPTNeoXForCausalLM(config).state_dict()
+        places = AutoModelForCausalLM.from_config(config).state_dict()
     generator, shard, size, weight_map = torch.Generator().manual_seed(seed), {}, 0, {}
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
@@ -98,9 +93,7 @@ def write_checkpoint(folder: Path, shape: Shape, seed: int = 0) -> None:
     write_json(folder / "model.safetensors.index.json",
                {"metadata": {"total_size": sum(2 * p.numel() for p in places.values())},
                 "weight_map": weight_map})
-    for file in (micro_folder() / "model").iterdir():
-        if "tokenizer" in file.name or file.suffix == ".model":
-            shutil.copy(file, folder)
+    copy_tokenizer(folder)
 
 
 def write_rows(path: Path, tokenizer, count: int, longest: int) -> None:
@@ -272,24 +265,15 @@ def layer(folder: Path, place: Path, rounds: int = 4) -> list[dict]:
         torch.manual_seed(0)
         bare = [torch.nn.Linear(*size).to(dtype).requires_grad_(False) for size in sizes]
         reference = [Linear4bit.from_linear(one, compute_dtype=dtype) for one in bare]
-        theirs, ours = [], []
-        for made, tiled in ((theirs, False), (ours, True)):
-            for one in bare:
-                four = bnb.nn.Linear4bit(one.in_features, one.out_features, compute_dtype=dtype,
-                                         quant_type="nf4")
-                four.weight = bnb.nn.Params4bit(one.weight.data.clone(), requires_grad=False,
-                                                quant_type="nf4")
-                four.bias = torch.nn.Parameter(one.bias.data.clone(), requires_grad=False)
-                four = four.to("cpu").train()
-                if tiled:
-                    use_tiles(four)
-                made.append(four)
+        plain, ours = ([theirs(one, dtype) for one in bare] for _ in range(2))
+        for one in ours:
+            use_tiles(one)
         for tokens in (128, 512):
             inputs = [torch.randn(tokens, size[0], dtype=dtype, requires_grad=True)
                       for size in sizes]
             found = in_turns({name: lambda who=who: both_ways(who, inputs) for name, who in [
                 ("bare", bare), ("ours", ours), ("reference", reference),
-                ("bitsandbytes", theirs)]}, rounds, "bare")
+                ("bitsandbytes", plain)]}, rounds, "bare")
             rows.append({"dtype": str(dtype).removeprefix("torch."), "tokens": tokens} | found)
             print(rows[-1], flush=True)
     return rows

@@ -27,7 +27,7 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 from transformers.utils import logging as transformers_logging
 
-from common import limit_memory
+from common import copy_tokenizer, limit_memory
 from memory_gpu import TINY, save_random
 from qlora_nb.core import InputError, machine, versions, write_json
 from qlora_nb.activations import ledger
@@ -65,9 +65,7 @@ def write_rows(path: Path, tokenizer, count: int, longest: int) -> None:
 def stand_in(folder: Path, shape, device: torch.device) -> None:
     "A checkpoint of the shape with random weights and the micro model's tokenizer."
     save_random(shape, str(folder), device)
-    for file in (micro_folder() / "model").iterdir():
-        if "tokenizer" in file.name or file.suffix == ".model":
-            (folder / file.name).write_bytes(file.read_bytes())
+    copy_tokenizer(folder)
 
 
 def main() -> int:

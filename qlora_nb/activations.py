@@ -183,7 +183,8 @@ def _forward_moments(shape: Shape, recipe: Recipe, alive: Counter) -> dict[str, 
     moments = {name: add_parts(alive, polynomial(n=most + held))}
     if recipe.quantization in ("nf4", "fp4"):
         read = (w.output - c + c * (w.output != c)) * i + c * h + undropped
-        moments["matrix, forward"] = add_parts(alive, polynomial(n=read + held, one=c * _read_at_once(shape, recipe)))
+        matrix = c * _read_at_once(shape, recipe)
+        moments["matrix, forward"] = add_parts(alive, polynomial(n=read + held, one=matrix))
     return moments
 
 # %% ../nbs/10_activations.ipynb #72fd03ac

@@ -35,11 +35,9 @@ from .exam import ask
 from .hub import hub_folder
 from .linear4bit import Linear4bit
 from .lora import LoRALinear
-from .model_files import load_adapter
 from .loading import fingerprint
-from qlora_nb.models import (
-    fetch_model, load_base, pick_compute_dtype, pick_device,
-)
+from .model_files import load_adapter
+from .models import fetch_model, load_base, pick_compute_dtype, pick_device
 from qlora_nb.options import (
     GenerateOptions, MergeOptions, check_adapter, check_sampling, output_entries,
 )

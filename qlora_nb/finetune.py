@@ -14,13 +14,11 @@ import torch
 
 from .core import InputError, lacks_memory, machine, saving, versions, write_json
 from .exam import TrainingData, count_conversations, evaluate, load_data
-from .memory import Recipe
 from .loading import fingerprint, weight_files
+from .memory import Recipe
 from .models import fetch_model, load_base
 from .options import FinetuneOptions, resolve
-from qlora_nb.plan import (
-    LARGE, Plan, as_record, in_one_line, make_plan, recipe_of, weights_of,
-)
+from .plan import Plan, as_record, in_one_line, make_plan, recipe_of, takes_hours
 from qlora_nb.preflight import (
     be_thrifty, check_memory, check_time, clear_traceback, enough_memory, free_bytes,
 )
@@ -72,8 +70,9 @@ def set_up(
     data = load_data(plan, tokenizer)
     recipe = recipe_of(plan, data.train)
     if plan.device.type != "mps" and not full:
-        check_memory(plan, recipe, free_bytes(plan.device))
-        be_thrifty(plan, recipe, free_bytes(plan.device))
+        free = free_bytes(plan.device)
+        check_memory(plan, recipe, free)
+        be_thrifty(plan, recipe, free)
     log.info("loading the weights of %s", plan.model)
     folder = fetch_model(plan.model, plan.revision)
     base = _describe_base(plan, folder)
@@ -192,10 +191,9 @@ def _run(run: RunFolder, options: FinetuneOptions) -> dict:
     with enough_memory(run):
         setup = set_up(plan)
     log.info(str(setup.data.report))
-    # Two checkpoints with AdamW's two moments while one replaces the other, and the adapter.
-    if plan.device.type == "cpu" and weights_of(plan.shape) > LARGE:
-        # What was measured then; a resumed run computes as it began.
+    if takes_hours(plan.device, plan.shape):  # its dtype was measured; a resumed run keeps it
         options = replace(options, compute_dtype=plan.dtype_name)  # type: ignore[arg-type]  # a name
+    # Two checkpoints with AdamW's two moments while one replaces the other, and the adapter.
     begin(run, options, needed=2 * 3 * held_bytes(setup.model, trained=True) + 8_000_000)
     if options.resume and not newest_checkpoint(run.work):
         log.info("nothing was saved yet; starting at the first step")

@@ -8,11 +8,12 @@ __all__ = ['weight_files', 'stored_tensors', 'fingerprint', 'refuse_non_finite',
 
 # %% ../nbs/a_loading.ipynb #488f8769
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.quantizers import AutoHfQuantizer
 
 from .blockwise import QuantizedTensor, quantize
@@ -20,7 +21,7 @@ from .core import InputError, read_json
 from .double_quant import double_quantize
 from .kernels import COMPILE_FROM, can_compile
 from .linear4bit import Linear4bit
-from .model_files import head_names, make_buffers
+from .model_files import finish_model, head_names
 from .qlora import linear_layers, replace_layers
 
 # %% ../nbs/a_loading.ipynb #9d31e0ba
@@ -164,7 +165,7 @@ def quantize_weight(
     if dtype is not torch.float32:  # every 16-bit number is a float32
         weight = weight.to(dtype)
     q = quantize(weight, codebook, compiled=compiled)
-    q = QuantizedTensor(q.packed, q.absmax, q.codebook, q.block_size, q.shape, dtype)
+    q = replace(q, dtype=dtype)
     return double_quantize(q) if double_quantization else q
 
 # %% ../nbs/a_loading.ipynb #16f7b955
@@ -256,12 +257,13 @@ def load_quantized(
         compute_dtype: also the dtype of what stays unquantized
         backend: or reference: this library's own layers
     """
-    config, how = AutoConfig.from_pretrained(folder), None
+    how = None
     if backend == "bitsandbytes":  # imported here, because the other one does without it
         from qlora_nb.bnb_layers import give_weight, guard_cpu_layers
 
         how = quantization_config(codebook, double_quantization, compute_dtype)
-    model, quantizer = empty_model(config, compute_dtype, how)
+    model, quantizer = empty_model(
+        AutoConfig.from_pretrained(folder), compute_dtype, how)
     # Compiling takes seconds: worth it for gigabytes, and on a GPU never.
     large = sum(part.numel() for part in model.parameters()) > 16 * COMPILE_FROM
     compiled = large and torch.device(device).type == "cpu" and can_compile("cpu")
@@ -273,16 +275,9 @@ def load_quantized(
             give_weight(model.get_submodule(name), q)
         else:
             replace_layers(model, {name: Linear4bit(q, plain.get(f"{name}.bias"), compute_dtype)})
-    model.load_state_dict(plain, strict=False, assign=True)
+    finish_model(model, plain, Path(folder), device)
     for name, part in model.named_parameters():  # what is not quantized trains, until it is frozen
         part.requires_grad_(name in plain and part.is_floating_point())
-    model.tie_weights()
-    make_buffers(model, config, device)
-    lost = [name for name, part in model.named_parameters() if part.is_meta]
-    if lost:
-        raise InputError(f"{folder} lacks {len(lost)} weights, the first {lost[0]}; save it again")
-    if (Path(folder) / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(folder)
     if quantizer is not None:
         guard_cpu_layers(model)
         quantizer.postprocess_model(model)

@@ -20,8 +20,8 @@ from .blockwise import quantize
 from .core import InputError, lacks_memory
 from .fits import advice, as_options, first_that_fits
 from .linear4bit import MatMul4bit
-from .memory import CONTEXT, Recipe, Shape, layer_matrices
-from .plan import LARGE, Plan, weights_of
+from .memory import CONTEXT, Recipe, Shape
+from .plan import Plan, in_layers, takes_hours
 from .processor import available_bytes, map_blocks, matmul_rate
 from .runs import RunFolder, newest_checkpoint
 
@@ -71,7 +71,7 @@ def be_thrifty(
     Returns:
         whether anything was changed
     """
-    if plan.device.type != "cpu" or plan.shape is None or weights_of(plan.shape) < LARGE:
+    if plan.shape is None or not takes_hours(plan.device, plan.shape):
         return False
     if ledger(plan.shape, recipe).total * 2 < free:
         return False
@@ -90,8 +90,7 @@ def operations(
     Args:
         recompute: checkpointing: forward twice
     """
-    layer = sum(inputs * outputs for inputs, outputs in layer_matrices(shape).values())
-    weights = shape.layers * layer + shape.vocab * shape.hidden
+    weights = in_layers(shape) + shape.vocab * shape.hidden
     return (6 if recompute else 4) * weights * tokens
 
 def four_bit_rate(

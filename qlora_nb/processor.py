@@ -72,8 +72,13 @@ def anonymous_bytes() -> int:  # of this process
 class MemoryWatch:
     "Looks every 20 ms how much memory the process holds; `peak` is the most that was seen."
 
-    def __enter__(self):
-        self.peak, self._end = anonymous_bytes(), threading.Event()
+    def __init__(self):
+        self.peak, self._end, self._thread = 0, threading.Event(), None
+
+    def start(self) -> "MemoryWatch":
+        "Look from now on."
+        self.peak = anonymous_bytes()
+        self._end.clear()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
         return self
@@ -82,10 +87,23 @@ class MemoryWatch:
         while not self._end.wait(0.02):
             self.peak = max(self.peak, anonymous_bytes())
 
-    def __exit__(self, *error):
-        self._end.set()
-        self._thread.join()
-        self.peak = max(self.peak, anonymous_bytes())
+    def stop(self) -> int:  # the peak
+        """Look no more; a second time, or before a start, it does nothing.
+
+        Returns:
+            the peak
+        """
+        if self._thread is not None:
+            self._end.set()
+            self._thread.join()
+            self._thread, self.peak = None, max(self.peak, anonymous_bytes())
+        return self.peak
+
+    def __enter__(self) -> "MemoryWatch":
+        return self.start()
+
+    def __exit__(self, *error) -> None:
+        self.stop()
 
 # %% ../nbs/a_processor.ipynb #a6f6d640
 M_MMAP_THRESHOLD = -3  # glibc's number for it, see malloc.h

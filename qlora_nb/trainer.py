@@ -39,7 +39,7 @@ class StepClock(TrainerCallback):
     def __init__(self, held: int = 0):
         self.seconds, self.steps, self.tokens = 0.0, 0, 0  # of this process, without padding
         self.peak: int | None = None  # bytes, when the training has ended; on a CPU `held` is not counted
-        self.held = held
+        self.held, self.watch = held, MemoryWatch()
         self.until_first = None  # seconds from the start of the process to the first step
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -47,14 +47,13 @@ class StepClock(TrainerCallback):
         if args.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(args.device)
         else:
-            self.watch = MemoryWatch().__enter__()
+            self.watch.start()
 
     def on_train_end(self, args, state, control, **kwargs):
         if args.device.type == "cuda":
             self.peak = torch.cuda.max_memory_allocated(args.device)
         else:
-            self.watch.__exit__()
-            self.peak = self.watch.peak - self.held
+            self.peak = self.watch.stop() - self.held
 
     def on_step_begin(self, args, state, control, **kwargs):
         if self.until_first is None:
@@ -249,6 +248,7 @@ def fit(
             raise
     finally:
         trainer.bar.close()
+        trainer.clock.watch.stop()
 
 # %% ../nbs/a_trainer.ipynb #dc637212
 def check_whole(
