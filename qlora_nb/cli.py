@@ -369,7 +369,8 @@ def runs_table(
     for row in found:
         numbers = ([f"{row['steps']:,}", f"{row['loss']:.3f}", f"{row['exact_match']:.1%}"]
                    if row["state"] == "finished" else [row["state"], "", ""])
-        texts = [row[name] or "" for name in ("run", "model", "data")]
+        data = row["data"] or ""
+        texts = [row["run"], row["model"] or "", data if isinstance(data, str) else ", ".join(data)]
         table.add_row(*map(escape, texts), *numbers)
     for column in table.columns[:3]:
         column.overflow = "fold"
@@ -410,6 +411,8 @@ def model_card(
         Markdown with the hub's metadata in front
     """
     chosen, metrics, base = record["options"], record["metrics"], record["base"]
+    data = chosen["data"]
+    data = data if isinstance(data, str) else "` and `".join(data)
     rows = "\n".join(
         f"| {exam} ({values['questions']} questions) | {values['before']['loss']:.3f} | "
         f"{values['after']['loss']:.3f} | {values['before']['exact_match']:.1%} | "
@@ -424,7 +427,7 @@ def model_card(
     kind = "A LoRA adapter for" if adapter else "A merged model: LoRA on"
     return "\n".join([
         *head, "", f"# {name.rpartition('/')[2]}", "",
-        f"{kind} `{base['model']}`, trained on `{chosen['data']}` for {metrics['steps']:,} steps. "
+        f"{kind} `{base['model']}`, trained on `{data}` for {metrics['steps']:,} steps. "
         f"Questions stand in the prompt format `{base.get('format', 'of the base')}`.", "",
         "| held-out rows | loss before | loss after | exact match before | exact match after |",
         "|---|---|---|---|---|", rows, "", "| option | value |", "|---|---|", *recipe, "",
@@ -662,7 +665,7 @@ def _add_option(group, option, kind) -> None:
         group.add_argument(f"--{name}", action="store_true", help=on)
         group.add_argument(f"--no-{name}", dest=option.name, action="store_false", help=off)
     else:
-        more = {"action": "append"} if kind == list[str] else {}
+        more = {"action": "append"} if list[str] in (kind, *get_args(kind)) else {}
         choices = "{" + ",".join(get_args(kind)) + "}" if get_origin(kind) is Literal else None
         letters = choices or {int: "N", float: "X"}.get(kind, option.name.split("_")[-1].upper())
         group.add_argument(f"--{name}", metavar=letters, help=help + _default(option), **more)
@@ -704,7 +707,7 @@ _ELSEWHERE = {  # what other programs call it: what it is here
     "lora-r": "rank", "r": "rank", "lora-rank": "rank", "lora-alpha": "alpha",
     "lora-dropout": "dropout", "lora-target-modules": "target-modules",
     "model-name-or-path": "model", "base-model": "model", "model-name": "model",
-    "dataset": "data", "dataset-name": "data", "train-file": "data", "validation-file": "eval-data",
+    "dataset": "data", "dataset-name": "data", "datasets": "data", "field": "columns", "map-columns": "columns", "train-file": "data", "validation-file": "eval-data",
     "output-dir": "output", "out": "output", "o": "output", "max-length": "sequence-length",
     "max-seq-length": "sequence-length", "cutoff-len": "sequence-length", "optim": "optimizer",
     "lr-scheduler-type": "schedule", "scheduler": "schedule", "warmup-ratio": "warmup",
@@ -733,8 +736,9 @@ def _value(name: str, kind, given):
         if given not in get_args(kind):
             raise unknown_name(f"value of {flag}", str(given), get_args(kind))
         return given
-    if kind == list[str]:
-        return [given] if isinstance(given, str) else [str(one) for one in given]
+    if list[str] in (kind, *get_args(kind)):
+        several = [given] if isinstance(given, str) else [str(one) for one in given]
+        return several if kind == list[str] or len(several) != 1 else several[0]
     wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]
     if kind in (int, float) and not isinstance(given, bool):
         with suppress(ValueError, TypeError, OverflowError):

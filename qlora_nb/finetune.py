@@ -17,7 +17,7 @@ from .exam import TrainingData, count_conversations, evaluate, load_data
 from .loading import fingerprint, weight_files
 from .memory import Recipe
 from .models import fetch_model, load_base
-from .options import FinetuneOptions, resolve
+from .options import FinetuneOptions, resolve, weighted
 from .plan import Plan, as_record, in_one_line, make_plan, recipe_of, takes_hours
 from qlora_nb.preflight import (
     be_thrifty, check_memory, check_time, clear_traceback, enough_memory, free_bytes,
@@ -187,7 +187,7 @@ def _run(run: RunFolder, options: FinetuneOptions) -> dict:
     "Plan, data and model, exam, training, exam, record."
     plan = make_plan(options)
     log.info(in_one_line(plan))
-    log.info("reading %s", plan.data)
+    log.info("reading %s", ", ".join(weighted(plan.data)))
     with enough_memory(run):
         setup = set_up(plan)
     log.info(str(setup.data.report))

@@ -36,6 +36,8 @@ class Plan:
         device_given: False: it was picked, so it may be too slow
         dtype: of the arithmetic
         target_modules: all-linear, or names with commas
+        data: several: each may have a weight, as in a.jsonl:2
+        columns: what columns are that are not known by name
         held_out: rows; None: a tenth, 64 at most
         prompt_format: auto: by the model's name
         sequence_length: tokens; longer rows are left out
@@ -62,7 +64,8 @@ class Plan:
     target_modules: str  # all-linear, or names with commas
     seed: int
 
-    data: str
+    data: str | list[str]  # several: each may have a weight, as in a.jsonl:2
+    columns: str | None  # what columns are that are not known by name
     eval_data: str | None
     held_out: int | None  # rows; None: a tenth, 64 at most
     prompt_format: str  # auto: by the model's name

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import COMMAND, write_rows
-from qlora_nb.cli import COMMANDS, check_push, main, parse
+from qlora_nb.cli import COMMANDS, check_push, main, model_card, parse
 from qlora_nb.micro import micro_folder
 from qlora_nb.options import FinetuneOptions, resolve
 
@@ -323,6 +323,26 @@ def test_duplicates_and_bad_utf8_are_counted(tmp_path, called):
     report = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["data"]
     assert "3 duplicate" in done.stderr and "1" in done.stderr
     assert 3 in report.values() or 3 in report.get("dropped", {}).values()
+
+
+def test_several_files_are_mixed_recorded_and_listed(tmp_path, called, small_data):
+    titled = [{"title": f"{i}番目は何色ですか。", "reply": "青です。"} for i in range(10)]
+    write_rows(tmp_path / "own.jsonl", titled)
+    done = called("finetune", "--data", "own.jsonl:3", "--data", small_data, "--columns",
+                  "question=title,answer=reply", "--steps", 1, "--batch-size", 2, "--held-out", 2,
+                  "--max-new-tokens", 2, "--output", "runs/mixed")
+    assert done.returncode == 0, done.stderr
+    assert "own.jsonl: 10 rows, each 3 times" in done.stderr
+    record = json.loads((tmp_path / "runs" / "mixed" / "run.json").read_text(encoding="utf-8"))
+    both = ["own.jsonl:3", str(small_data)]
+    assert record["options"]["data"] == record["plan"]["data"] == both
+    sources = record["data"]["sources"]
+    assert [(one["data"], one["weight"], one["rows"]) for one in sources] == [
+        ("own.jsonl", 3, 10), (str(small_data), 1, 120)]
+    assert all(len(one["sha256"]) == 64 for one in sources)
+    assert json.loads(called("runs", "--json").stdout)[0]["data"] == both
+    assert "own.jsonl:3" in called("runs").stdout
+    assert "`own.jsonl:3` and `" in model_card(record, "owner/name")
 
 
 def test_finetune_generate_merge(called, command, tmp_path, model):

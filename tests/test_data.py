@@ -2,6 +2,8 @@
 import io
 import json
 import sys
+from collections import Counter
+from dataclasses import replace
 
 import pandas
 import pytest
@@ -10,9 +12,11 @@ from qlora_nb.core import InputError
 from qlora_nb.data import FORMATS, IGNORED, Examples, encode_dialogue, encode_all, split
 from qlora_nb.exam import load_data
 from qlora_nb.micro import micro_folder
-from qlora_nb.options import FinetuneOptions
+from qlora_nb.options import MEANINGS, FinetuneOptions, column_names
 from qlora_nb.plan import make_plan
-from qlora_nb.readers import DataReport, conversations, read_rows, watched
+from qlora_nb.readers import (
+    ANSWERS, COLUMN_NAMES, EXTRA, LISTS, QUESTIONS, DataReport, conversations, read_rows, watched,
+)
 from qlora_nb.tokenizer import load_tokenizer
 
 
@@ -132,6 +136,35 @@ PUBLISHED = {  # name: (rows, columns that nobody reads)
     "japanese headers": ([{"質問": "空は何色ですか。", "回答": "青です。"}], set()),
     "capital letters": ([{"Question ": "空は何色ですか。", " Answer": "青です。"}], set()),
     "oasst": (OASST, set()),
+    "a form's headers": ([{"タイムスタンプ": "2026/11/29", "質問内容": "空は何色ですか。", "回答例": "青です。"}],
+                         {"タイムスタンプ"}),
+    "prompt and completion as messages": ([{"prompt": ASKED[:1], "completion": ASKED[1:]}], set()),
+    "lmsys": ([{"conversation_id": "1", "conversation": ASKED, "language": "Japanese"}],
+              {"conversation_id", "language"}),
+    "jsquad on the hub": (
+        [{"id": "a0", "title": "空", "question": "空は何色ですか。", "is_impossible": False,
+          "answers": {"text": ["青です。", "青"], "answer_start": [0, 0]}}],
+        {"id", "title", "is_impossible"}),
+    "messages with the columns they were made of": (
+        [{"id": 1, "messages": ASKED, "instruction": "空は？", "output": "青。"}],
+        {"id", "instruction", "output"}),
+}
+REFUSED = [ASKED[0], {"role": "assistant", "content": "赤です。"}]
+SAID = "\n\nHuman: 空は何色ですか。\n\nAssistant: {}です。"
+PREFERENCES = {  # one answer of two is the better one
+    "texts": ({"prompt": "空は何色ですか。", "chosen": "青です。", "rejected": "赤です。"}, set()),
+    "orca's": ({"question": "空は何色ですか。", "chosen": "青です。", "rejected": "赤です。", "margin": 2},
+               {"margin"}),
+    "messages": ({"chosen": ASKED, "rejected": REFUSED}, set()),
+    "messages behind a prompt": ({"prompt": ASKED[:1], "chosen": ASKED[1:], "rejected": REFUSED[1:]},
+                                 set()),
+    "messages that repeat the prompt": (
+        {"prompt": "空は何色ですか。", "chosen": ASKED, "rejected": REFUSED, "score": 1}, {"score"}),
+    "llama-factory's": (
+        {"conversations": [{"from": "human", "value": "空は何色ですか。"}],
+         "chosen": {"from": "gpt", "value": "青です。"}, "rejected": {"from": "gpt", "value": "赤です。"}},
+        set()),
+    "hh-rlhf": ({"chosen": SAID.format("青"), "rejected": SAID.format("赤")}, set()),
 }
 
 
@@ -161,6 +194,53 @@ def test_published_rows_are_read_as_pandas_writes_them(name, suffix, tmp_path):
     assert set(report.unused) == unused and (report.read, report.kept) == (len(rows), 1)
     assert all(column in str(report) for column in unused)
     assert bool(report.notes) == (suffix == ".tsv"), "UTF-16 is said"
+
+
+@pytest.mark.parametrize("name", PREFERENCES)
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_the_chosen_answer_of_a_pair_is_read_and_said_to_be(name, suffix, tmp_path):
+    row, unused = PREFERENCES[name]
+    report = DataReport()
+    read = read_rows(as_read(tmp_path / f"rows{suffix}", [row], suffix), report)
+    assert conversations(read, report) == [ASKED]
+    assert set(report.unused) == unused
+    assert "trained on the chosen answers; the rejected ones are not used" in str(report)
+
+
+def test_squads_own_file(tmp_path):
+    asked = [{"id": f"a{number}", "question": f"{number}は？", "is_impossible": False,
+              "answers": [{"text": "はい", "answer_start": 0}] * number} for number in range(3)]
+    paragraphs = [{"context": "本文です。", "qas": asked}]
+    (tmp_path / "train-v1.1.json").write_text(json.dumps(
+        {"version": "1.1", "data": [{"title": "題", "paragraphs": paragraphs}] * 2}), encoding="utf-8")
+    report = DataReport()
+    found = conversations(read_rows(tmp_path / "train-v1.1.json", report), report)
+    assert found == [dialogue(f"{number}は？\n本文です。", "はい") for number in (1, 2)]
+    assert report.read == 6 and report.dropped == {"duplicate": 3, "without an answer": 1}
+
+
+NAMED = [  # columns, the row, what is left
+    ("question=件名,answer=返し", {"件名": "空は何色ですか。", "返し": "青です。", "本文": "x"}, {"本文"}),
+    ("answer=正しい答え", {"質問": "空は何色ですか。", "回答": "赤です。", "正しい答え": "青です。"}, {"回答"}),
+    ("question=a,b,answer=c", {"a,b": "空は何色ですか。", "c": "青です。"}, set()),
+    ("messages=log", {"log": ASKED, "messages": REFUSED}, {"messages"}),
+    ("question=title,chosen=good", {"title": "空は何色ですか。", "good": "青です。", "output": "x"},
+     {"output"}),
+    ("prompt=message_id,answer=role", {"message_id": "空は何色ですか。", "role": "青です。"}, set()),
+]
+
+
+@pytest.mark.parametrize("columns, row, unused", NAMED)
+def test_columns_can_be_named(columns, row, unused):
+    report = DataReport(read=1)
+    assert conversations([row], report, column_names(columns)) == [ASKED]
+    assert set(report.unused) == unused
+
+
+def test_every_meaning_of_a_column_is_one_that_readers_know():
+    assert set(MEANINGS) == {*QUESTIONS, *ANSWERS, *EXTRA, *LISTS, "system", "history", "chosen",
+                             "rejected"} - {"conversation"}
+    assert set(COLUMN_NAMES.values()) < set(MEANINGS)
 
 
 def test_an_index_column_of_pandas_is_left(tmp_path):
@@ -328,6 +408,52 @@ def test_rows_to_evaluate_with_that_are_too_long_are_counted_or_refused(tokenize
     path.write_text("".join(json.dumps(row) + "\n" for row in long), encoding="utf-8")
     with pytest.raises(InputError, match="every held-out row is longer than 128 tokens"):
         load_data(options, tokenizer)
+
+
+# --- several sources ---
+
+def mixed(tmp_path, *parts, **options):
+    "A plan on files with these rows and weights."
+    data = []
+    for number, (rows, weight) in enumerate(parts):
+        path = tmp_path / f"{number}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        data.append(f"{path}{weight}")
+    return make_plan(FinetuneOptions(data=data, sequence_length=128, **options))
+
+
+def test_weights_say_how_often_a_row_comes_and_held_out_rows_never_do(tokenizer, tmp_path):
+    others = [{"質問": f"{number}個目は何ですか。", "回答": "はい。"} for number in range(40)]
+    plan = mixed(tmp_path, (made(20), ":2"), (others, ":0.5"), (made(5), ""))
+    data, again = load_data(plan, tokenizer), load_data(plan, tokenizer)
+    assert list(data.train) == list(again.train), "the same rows in the same order"
+    assert data.report.dropped == {f"in an earlier --data ({tmp_path / '2.jsonl'})": 5}
+    counts = Counter(tokenizer.decode(row["input_ids"]) for row in data.train)
+    asked = Counter("番の" in text for text in counts)
+    assert sum(asked.values()) == len(counts) and len(data.exams["held-out"].questions) == 6
+    held = sum("番の" in question for question in data.exams["held-out"].questions)
+    assert asked[True] == 20 - held and asked[False] == round((40 - 6 + held) / 2)
+    assert {count for text, count in counts.items() if "番の" in text} == {2}
+    assert {count for text, count in counts.items() if "番の" not in text} == {1}
+    held_out = {tokenizer.decode(row["input_ids"]) for row in data.exams["held-out"].examples}
+    assert len(held_out) == 6 and not held_out & counts.keys()
+    assert [(source["weight"], source["rows"]) for source in data.report.sources] == [
+        (2, 20), (.5, 40), (1, 5)]
+    prints = [source["sha256"] for source in data.report.sources]
+    assert len(set(prints)) == 3 and prints == [source["sha256"] for source in again.report.sources]
+    assert "1.jsonl: 40 rows, each 0.5 times" in str(data.report)
+    seeded = load_data(replace(plan, seed=1, eval_data=str(tmp_path / "0.jsonl")), tokenizer)
+    assert len(seeded.train) == 40 + 20
+
+
+def test_named_columns_may_be_those_of_one_source(tokenizer, tmp_path):
+    titled = [{"title": f"{number}は？", "reply": "はい。"} for number in range(10)]
+    plan = mixed(tmp_path, (made(10), ""), (titled, ""), columns="question=title,answer=reply")
+    assert len(load_data(plan, tokenizer).train) == 18
+    with pytest.raises(InputError, match="0.jsonl: --columns names title, reply, which no row has"):
+        load_data(replace(plan, data=plan.data[0]), tokenizer)
+    with pytest.raises(InputError, match="--columns names titel, which no row of .*0.jsonl and"):
+        load_data(replace(plan, columns="question=titel", data=[plan.data[0], "micro"]), tokenizer)
 
 
 # --- roles that a user writes ---
