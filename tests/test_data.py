@@ -15,7 +15,7 @@ from qlora_nb.micro import micro_folder
 from qlora_nb.options import MEANINGS, FinetuneOptions, column_names
 from qlora_nb.plan import make_plan
 from qlora_nb.readers import (
-    ANSWERS, COLUMN_NAMES, EXTRA, LISTS, QUESTIONS, DataReport, conversations, read_rows, watched,
+    ANSWERS, COLUMN_NAMES, EXTRA, DIALOGUES, QUESTIONS, DataReport, conversations, read_rows, watched,
 )
 from qlora_nb.tokenizer import load_tokenizer
 
@@ -238,7 +238,7 @@ def test_columns_can_be_named(columns, row, unused):
 
 
 def test_every_meaning_of_a_column_is_one_that_readers_know():
-    assert set(MEANINGS) == {*QUESTIONS, *ANSWERS, *EXTRA, *LISTS, "system", "history", "chosen",
+    assert set(MEANINGS) == {*QUESTIONS, *ANSWERS, *EXTRA, *DIALOGUES, "system", "history", "chosen",
                              "rejected"} - {"conversation"}
     assert set(COLUMN_NAMES.values()) < set(MEANINGS)
 
