@@ -16,7 +16,7 @@ import numpy as np
 
 from .core import InputError
 
-# %% ../nbs/20_evaluate.ipynb #9f1b1535
+# %% ../nbs/20_evaluate.ipynb #ce7be3b7
 class Interval(NamedTuple):
     "A value, and the bounds between which it would fall had other questions been asked."
 
@@ -42,7 +42,9 @@ def bootstrap_interval(
     """
     values = _checked(values, level)
     rng = np.random.default_rng(seed)
-    means = [values[rng.integers(0, values.size, values.size)].mean() for _ in range(resamples)]
+    at_once = max(1, 10**6 // values.size)  # draws, so that a million questions need no more memory
+    means = np.concatenate([values[rng.integers(0, values.size, (count, values.size))].mean(1)
+                            for count in [at_once] * (resamples // at_once) + [resamples % at_once]])
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(values.mean()), float(low), float(high))
 
@@ -58,7 +60,7 @@ def _checked(values, level: float) -> np.ndarray:
         raise InputError(f"the level of an interval is between 0 and 1, as 0.95, and not {level:g}")
     return values
 
-# %% ../nbs/20_evaluate.ipynb #07ade373
+# %% ../nbs/20_evaluate.ipynb #ae32d903
 def proportion_interval(
     right: int,  # questions that were answered right
     questions: int,  # all that were asked
@@ -77,7 +79,7 @@ def proportion_interval(
     share, over = right / questions, z * z / questions
     middle = (share + over / 2) / (1 + over)
     half = z * math.sqrt(share * (1 - share) / questions + over / questions / 4) / (1 + over)
-    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
+    return Interval(float(share), float(max(0.0, middle - half)), float(min(1.0, middle + half)))
 
 # %% ../nbs/20_evaluate.ipynb #1c84f2f5
 def paired_difference(

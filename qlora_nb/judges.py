@@ -203,7 +203,7 @@ def tally(
     np.add.at(games, place, 1.0)
     return points, games
 
-# %% ../nbs/21_judges.ipynb #bdb3131f
+# %% ../nbs/21_judges.ipynb #def58a35
 def bradley_terry(
     points: np.ndarray,  # float64, (..., systems, systems), of `tally`, summed over the questions
     games: np.ndarray,  # of the same shape
@@ -226,28 +226,33 @@ def bradley_terry(
     others = prior * (1 - np.eye(systems))
     points, games = points + others / 2, games + others
     _check_finite(points, games, place)
-    design = _design(systems, place)
-    x, y, n = np.zeros((*games.shape[:-2], design.shape[1])), _flat(points), _flat(games)
-    for _ in range(100):
-        p = 1 / (1 + np.exp(-x @ design.T))
-        gradient = (y - n * p) @ design
-        curvature = np.einsum("...g,gi,gj->...ij", n * p * (1 - p), design, design)
-        step = np.linalg.solve(curvature, gradient[..., None])[..., 0].clip(-2, 2)
-        x = x + step
-        if np.abs(step).max() < 1e-9:
-            break
-    else:
-        raise InputError(_NO_RATING.format("the verdicts can be separated without an error"))
+    x = _maximum(points, games, _design(systems, place))
     strengths = np.concatenate([x[..., :systems - 1], np.zeros((*x.shape[:-1], 1))], -1)
     ratings = 1000 + _ELO * (strengths - strengths.mean(-1, keepdims=True))
     return ratings, _ELO * x[..., -1] if place else np.zeros(x.shape[:-1])
 
-# %% ../nbs/21_judges.ipynb #01ea026a
+# %% ../nbs/21_judges.ipynb #c9c1ef97
 _ELO = 400 / np.log(10)  # Elo points in a unit of the logistic function
 _NO_RATING = "no finite rating fits best: {}; give a prior, such as 0.1"
 
-def _flat(table: np.ndarray) -> np.ndarray:
-    return table.reshape(*table.shape[:-2], -1)
+def _maximum(points: np.ndarray, games: np.ndarray, design: np.ndarray) -> np.ndarray:
+    "The numbers (..., columns of the design) that make the verdicts likeliest, by Newton's method."
+    y, n = (table.reshape(*table.shape[:-2], -1) for table in (points, games))
+    x = np.zeros((*y.shape[:-1], design.shape[1]))
+    for _ in range(100):
+        p = 1 / (1 + np.exp(-x @ design.T))
+        gradient = (y - n * p) @ design
+        curvature = np.einsum("...g,gi,gj->...ij", n * p * (1 - p), design, design)
+        try:
+            step = np.linalg.solve(curvature, gradient[..., None])[..., 0].clip(-2, 2)
+        except np.linalg.LinAlgError:  # flat: a number runs away
+            break
+        x = x + step
+        if np.abs(step).max() < 1e-9:
+            return x
+        if not np.abs(x).max() < 40:  # 7,000 Elo points
+            break
+    raise InputError(_NO_RATING.format("with the place, some verdicts leave no doubt at all"))
 
 def _design(systems: int, place: bool) -> np.ndarray:
     "(ordered pairs, numbers): +1 for the first system, -1 for the second, 1 for the place; the last is 0."
