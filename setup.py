@@ -35,9 +35,13 @@ chapters = ["evalica>=0.4.2", "fastcore>=1.8", "ipywidgets>=7.7", "krippendorff>
 compared = ["protobuf>=7.36"]
 # nbdev 2 works only with the execnb and fastcore of its own time; see constraints.txt.
 nbdev = ["nbdev>=2.4.14,<3", "execnb<0.2", "fastcore<1.15", "ghapi<2", "fastgit<0.2"]
+# A judge on a server; the client is small and comes with Colab.
+evaluate = ["openai>=2"]
+chapters += evaluate
 dev = chapters + compared + nbdev + [
     "build", "jupyterlab", "hypothesis", "mypy", "pytest", "pytest-timeout", "pytest-xdist", "ruff",
     "setuptools", "tensorboardX",
+    "fastapi", "uvicorn",  # transformers' server, which the tests let judge
 ]
 docs = nbdev + [
     "sphinx", "myst-nb", "sphinx-book-theme", "sphinx-copybutton", "beautifulsoup4", "tinycss2",
@@ -61,7 +65,7 @@ setup(
     package_data={"qlora_nb": ["py.typed", "data/**/*"], "qlora_nb.results": ["*.json"]},
     python_requires=f">={settings['min_python']}",
     install_requires=runtime,
-    extras_require={"chapters": chapters, "dev": dev, "docs": docs},
+    extras_require={"chapters": chapters, "evaluate": evaluate, "dev": dev, "docs": docs},
     entry_points={
         "console_scripts": ["qlora-nb=qlora_nb.cli:main"],
         # nbdev finds the modules behind back-ticked names through this entry.

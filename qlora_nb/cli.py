@@ -34,9 +34,9 @@ from .activations import LEAN, Ledger, ledger
 from .fits import GPUS, fits, largest_batch, largest_sequence, usable_bytes
 from .memory import METHODS, Recipe, Shape, check_size, read_shape
 from qlora_nb.options import (
-    PRESETS, ChatOptions, CompletionOptions, FinetuneOptions, GenerateOptions, MemoryOptions,
-    MergeOptions, PushOptions, RunsOptions, as_text, check_places, check_sampling,
-    pick_sequence_length, resolve, target_names,
+    PRESETS, ChatOptions, CompletionOptions, EvaluateOptions, FinetuneOptions, GenerateOptions,
+    MemoryOptions, MergeOptions, PushOptions, RunsOptions, as_text, check_evaluation, check_places,
+    check_sampling, pick_sequence_length, resolve, target_names,
 )
 
 # %% ../nbs/a_cli.ipynb #3e8c1bc5
@@ -205,6 +205,28 @@ def _chat(typed: Typed, console: Console) -> None:
     from qlora_nb.terminal import Terminal
 
     Terminal(options).run()
+
+def _evaluate(typed: Typed, console: Console) -> None:
+    "Compare, print the table, and say where everything is."
+    options = typed.options
+    if "model" in typed.given and "adapter" not in typed.given:
+        options = replace(options, adapter="none")
+    check_evaluation(options)
+    if options.show_prompt:
+        from qlora_nb.judge import JUDGE_PROMPTS
+
+        print(JUDGE_PROMPTS[options.judge_language])
+        return
+    check_places(options)
+    _quieten()
+    from qlora_nb.judge import compare, faults_note, result_table
+
+    result = compare(options)
+    console.print(result_table(result))
+    if faults_note(result):
+        print(faults_note(result), file=sys.stderr)
+    console.print(f"answers and {result['kind']}.json are in {result['folder']}", soft_wrap=True,
+                  markup=False)
 
 def _merge(typed: Typed, console: Console) -> None:
     "Merge and say where the model is."
@@ -588,6 +610,10 @@ COMMANDS = {
         ('"日本で一番高い山は何ですか。"', "--model merged < questions.txt"), _QUESTIONS),
     "chat": Command(ChatOptions, _chat, "talk with a model and its adapter",
                     ("--adapter runs/micro --compare", "--model merged --temperature 0.7")),
+    "evaluate": Command(
+        EvaluateOptions, _evaluate, "compare an adapter with its base or with another one",
+        ("--adapter runs/micro --against base",
+         "--questions q.jsonl --judge localhost:8000")),
     "merge": Command(MergeOptions, _merge, "write a merged 16-bit model",
                      ("--adapter runs/micro --output merged",
                       "--adapter runs/micro --output merged --dtype bfloat16")),

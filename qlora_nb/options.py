@@ -6,8 +6,8 @@
 __all__ = ['PRESETS', 'Preset', 'Device', 'Backend', 'Quantization', 'Schedule', 'Optimizer', 'Reporter', 'Format', 'MEANINGS',
            'FinetuneOptions', 'resolve', 'column_names', 'weighted', 'pick_sequence_length', 'target_names',
            'check_places', 'output_entries', 'check_adapter', 'differences', 'continued', 'GenerateOptions',
-           'ChatOptions', 'MergeOptions', 'check_sampling', 'as_text', 'MemoryOptions', 'RunsOptions',
-           'CompletionOptions', 'PushOptions']
+           'ChatOptions', 'MergeOptions', 'check_sampling', 'as_text', 'EvaluateOptions', 'check_evaluation',
+           'MemoryOptions', 'RunsOptions', 'CompletionOptions', 'PushOptions']
 
 # %% ../nbs/a_options.ipynb #7902c076
 import codecs
@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Optional, Union
+from typing import Any, ClassVar, Literal, Optional, Union
+from urllib.parse import urlsplit
 
 from .core import InputError, unknown_name
 
@@ -277,7 +278,7 @@ def check_places(
         options: of any command
     """
     files = [*weighted(getattr(options, "data", None) or "micro"),
-             getattr(options, "eval_data", None) or "micro"]
+             *(getattr(options, name, None) or "micro" for name in ("eval_data", "questions"))]
     for file in files:
         if file != "micro" and _is_path(file) and not Path(os.path.expanduser(file)).exists():
             raise InputError(f"there is no file {file}; check the path")
@@ -459,6 +460,67 @@ def as_text(
                 if "\0" not in (text := raw.decode(name)):
                     return text
     raise InputError("the question is not UTF-8; convert it, as with iconv -f CP932 -t UTF-8")
+
+# %% ../nbs/a_options.ipynb #fb5d764d
+@dataclass(frozen=True)
+class EvaluateOptions(GenerateOptions):
+    """What `qlora_nb.judge.compare` and `qlora_nb.harness.benchmark` are told.
+
+    Attributes:
+        resume: by itself: what is in the output folder is not asked again
+    """
+
+    resume: ClassVar[bool] = True  # by itself: what is in the output folder is not asked again
+
+    against: str = _option("base", "another adapter or model to compare with; base: the model without "
+                           "its adapter, none: nobody", group="comparison")
+    questions: Optional[str] = _option(
+        None, "a file as --data takes it, with or without answers, or a .txt with a question on each "
+        "line (default: micro's held-out questions, for its adapters)")
+    limit: Optional[int] = _option(None, "ask N questions only, spread over the file; the first N of each task")
+    output: Optional[str] = _option(None, "the folder of answers, verdicts and results, which a "
+                                    "stopped evaluation goes on in (default: evaluations/A-vs-B)")
+    overwrite: bool = _option(False, "begin anew where the folder's answers or verdicts were made "
+                              "otherwise")
+
+    judge: Optional[str] = _option(
+        None, "exact: the answers in --questions are right; or the URL of a server with OpenAI's chat "
+        "protocol, as http://localhost:8000/v1 (default: exact, unless --tasks is given)",
+        group="judge")
+    judge_model: Optional[str] = _option(None, "the judge's name on that server (default: its only one)")
+    judge_language: Literal["ja", "en"] = _option("ja", "the language that the judge is asked in")
+    judge_key: str = _option("OPENAI_API_KEY", "the environment variable with the server's key, for "
+                             "one that wants a key")
+    judge_tokens: int = _option(2048, "longest verdict in tokens, reasoning included")
+    judge_timeout: float = _option(120.0, "seconds to wait for a verdict")
+    judge_parallel: int = _option(4, "verdicts to ask for at a time")
+    show_prompt: bool = _option(False, "print what the judge is asked, and ask nobody")
+
+# %% ../nbs/a_options.ipynb #97c381e3
+def check_evaluation(
+    options: EvaluateOptions,
+) -> None:
+    "Raise `InputError` for what no evaluation can mean."
+    check_sampling(options)
+    for name, low in [("limit", 1), ("judge_tokens", 1), ("judge_parallel", 1), ("judge_timeout", 0)]:
+        value = getattr(options, name)
+        if value is not None and not (low <= value < math.inf and value > 0):
+            raise InputError(f"--{name.replace('_', '-')} is {value}; it must be "
+                             f"{f'at least {low}' if low else 'above 0'}")
+    if options.adapter == "none" and options.model is None:
+        raise InputError("--adapter none leaves nothing to answer; give --model as well")
+    if options.judge not in (None, "exact"):
+        address = urlsplit(options.judge if "//" in options.judge else "//" + options.judge)
+        plain = not address.scheme and (":" in address.netloc or address.hostname == "localhost")
+        if not address.hostname or not (plain or address.scheme in ("http", "https")):
+            raise InputError(f"--judge is {options.judge!r}; expected exact, or the URL of a server as "
+                             "http://localhost:8000/v1 with the model's name in --judge-model")
+        if address.username or address.password:
+            raise InputError("--judge holds a name or a key in its URL; put the key into an "
+                             "environment variable and name that in --judge-key")
+        if options.against == "none" or (options.adapter == "none" and options.against == "base"):
+            raise InputError("a judge compares two answers; give --against with another adapter"
+                             f"{'' if options.adapter == 'none' else ', or base'}")
 
 # %% ../nbs/a_options.ipynb #5ea394d0
 @dataclass(frozen=True)

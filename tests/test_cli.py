@@ -96,7 +96,8 @@ def test_what_needs_no_model_is_said_before_torch_is_loaded(tmp_path):
              "finetune --eval-data missing.csv", "finetune --model ./missing",
              "finetune --output run", "generate", "generate a", "generate --top-p 5 a", "chat",
              "merge", "merge --adapter run --output run", "memory micro", "runs", "runs run",
-             "push run a", "push run a/b", "finetune --config missing.json"]
+             "push run a", "push run a/b", "finetune --config missing.json", "evaluate",
+             "evaluate --judge gpt-4", "evaluate --adapter ./run --questions missing.txt"]
     script = "\n".join([
         "import sys", "from qlora_nb.cli import main",
         f"for line in {lines!r}:",
@@ -107,7 +108,7 @@ def test_what_needs_no_model_is_said_before_torch_is_loaded(tmp_path):
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True,
                           text=True, stdin=subprocess.DEVNULL, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("qlora-nb: ") == 18, done.stderr
+    assert done.stderr.count("qlora-nb: ") == 21, done.stderr
 
 
 def test_words_between_options_and_underscores(monkeypatch):

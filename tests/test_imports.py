@@ -14,7 +14,7 @@ ORDER = """core processor options hub show plots progress bits minifloat nf4 ker
 storage double_quant lora peft_families linear4bit bnb_layers qlora model_files loading lean prepare
 memory activations fits dry_run
 checkpointing optimizers paged tokenizer readers data micro models plan exam runs trainer record
-preflight finetune adapters chat evaluate judges playground terminal cli""".split()
+preflight finetune adapters chat evaluate judges judge playground terminal cli""".split()
 
 
 def imported(path: Path) -> set[str]:
