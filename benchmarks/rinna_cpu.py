@@ -4,6 +4,7 @@
 
 The weights are random, which changes no byte and no second; the answers mean nothing. Parts:
 
+    rate     operations a second of one product of matrices, which bounds all of the rest
     job      `qlora-nb finetune` on the whole model, at two lengths, with all the memory there is and
              in a control group of 6 or 8 GB (where one can be made): seconds to the first step,
              tokens a second, and the peak of anonymous memory next to the ledger's
@@ -11,6 +12,7 @@ The weights are random, which changes no byte and no second; the answers mean no
     kill     the same job, killed after a checkpoint and resumed: are the adapters' bytes equal?
     limit    the job in a control group of 3 GB, which is too little
     layer    one layer's four matrices, forward and backward: ours, bitsandbytes', and bare products
+    tiles    the same with tiles of other sizes: 2^20 to 2^24 weights, and whole matrices
     step     a training step of a model of a third of the layers: ours in both dtypes, and
              transformers, peft and bitsandbytes with their documented defaults, in turns
 
@@ -44,6 +46,7 @@ from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
 from common import copy_tokenizer
 from linear import theirs
+from qlora_nb import bnb_layers, linear4bit
 from qlora_nb.activations import ledger
 from qlora_nb.bnb_layers import use_tiles
 from qlora_nb.core import machine, versions, write_json
@@ -60,7 +63,7 @@ from qlora_nb.tokenizer import load_tokenizer
 
 RESULTS = Path(__file__).parent / "results" / "rinna_cpu.json"
 RINNA = "rinna/japanese-gpt-neox-3.6b"
-PARTS = ("job", "loading", "kill", "limit", "layer", "step")
+PARTS = ("rate", "job", "loading", "kill", "limit", "layer", "tiles", "step")
 SHARD = 2 * 10**9  # bytes of one file
 
 
@@ -159,6 +162,17 @@ def limited(gigabytes: float) -> Path:
     group.mkdir()
     (group / name).write_text(str(round(gigabytes * 1e9)))
     return group
+
+
+def rate(folder: Path, place: Path) -> dict:
+    "The best of thirty, by dtype: whatever runs beside it only lowers a rate."
+    best: dict[str, int] = {}
+    for _ in range(30):
+        for dtype in (torch.float32, torch.bfloat16):
+            name = str(dtype).removeprefix("torch.")
+            best[name] = max(best.get(name, 0), round(matmul_rate(dtype=dtype, size=2048)))
+        time.sleep(1)
+    return best
 
 
 def job(folder: Path, place: Path) -> list[dict]:
@@ -279,6 +293,36 @@ def layer(folder: Path, place: Path, rounds: int = 4) -> list[dict]:
     return rows
 
 
+def tiles(folder: Path, place: Path, rounds: int = 4) -> list[dict]:
+    "How large a tile should be: speeds as shares of the bare product's."
+    shape, rows = read_shape(RINNA), []
+    usual = linear4bit.TILE
+    for dtype in (torch.float32, torch.bfloat16):
+        torch.manual_seed(0)
+        bare = [torch.nn.Linear(*size).to(dtype).requires_grad_(False)
+                for size in layer_matrices(shape).values()]
+        ours = [theirs(one, dtype) for one in bare]
+        for one in ours:
+            use_tiles(one)
+
+        def cut(size: int, inputs: list) -> None:
+            linear4bit.TILE = bnb_layers.TILE = size
+            both_ways(ours, inputs)
+
+        for tokens in (128, 512):
+            inputs = [torch.randn(tokens, one.in_features, dtype=dtype, requires_grad=True)
+                      for one in bare]
+            found = in_turns({"bare": lambda: both_ways(bare, inputs)} | {
+                name: lambda size=size: cut(size, inputs)
+                for name, size in [*((f"2^{n}", 2**n) for n in range(20, 25)), ("whole", 2**40)]},
+                rounds, "bare")
+            rows.append({"dtype": str(dtype).removeprefix("torch."), "tokens": tokens}
+                        | {name: row["speed"] for name, row in found.items()})
+            print(rows[-1], flush=True)
+    linear4bit.TILE = bnb_layers.TILE = usual
+    return rows
+
+
 def plain_model(folder: Path):
     "As transformers, peft and bitsandbytes document it, nothing chosen but what they ask for."
     model = AutoModelForCausalLM.from_pretrained(folder, quantization_config=BitsAndBytesConfig(
@@ -347,8 +391,6 @@ def main() -> int:
             same = old.get("machine") == machine() and old.get("versions") == versions()
             write_json(RESULTS, {
                 "question": __doc__.splitlines()[0], "machine": machine(), "versions": versions(),
-                "operations_a_second": {str(dtype).removeprefix("torch."): round(matmul_rate(
-                    dtype=dtype, size=2048)) for dtype in (torch.float32, torch.bfloat16)},
                 **({name: old[name] for name in PARTS if name in old} if same else {}),
                 part: found})
     return 0

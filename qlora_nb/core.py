@@ -230,7 +230,7 @@ def saving(
         raise InputError(f"could not save {what} ({reason}); make room and {then}") from cause
 
 # %% ../nbs/a_core.ipynb #2c73ef81
-TILE = 2**21  # weights that are dequantized at once on a CPU: 8 MB in float32
+TILE = 2**23  # weights that are dequantized at once on a CPU: 32 MB in float32
 
 # %% ../nbs/a_core.ipynb #b71e98ba
 PACKAGES = "torch transformers peft bitsandbytes accelerate datasets safetensors tokenizers".split()

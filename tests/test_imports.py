@@ -1,5 +1,6 @@
 """The house keeps its order: rooms import downwards only, and import little."""
 import ast
+import importlib
 import inspect
 import re
 import subprocess
@@ -116,6 +117,17 @@ def test_the_lower_rooms_cost_little_more_than_torch():
 
     pairs = [(seconds("import torch"), seconds("import qlora_nb.nf4")) for _ in range(3)]
     assert min(ours for _, ours in pairs) < 1.5 * min(theirs for theirs, _ in pairs), pairs
+
+
+def test_scripts_import_what_there_is():
+    "A benchmark that runs once a year must not find its import renamed."
+    root = PACKAGE.parent
+    for path in (file for folder in ("benchmarks", "docs", "tests") for file in (root / folder).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("qlora_nb"):
+                module = importlib.import_module(node.module)
+                for name in (alias.name for alias in node.names):
+                    assert hasattr(module, name) or name in ORDER, f"{path.name}: {node.module}.{name}"
 
 
 def test_a_public_name_means_one_thing():
