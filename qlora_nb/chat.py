@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Speaker', 'load_speaker', 'TextStream', 'pick', 'tokens', 'fit_context', 'Conversation', 'interleave', 'SideBySide',
-           'transcript']
+           'transcript', 'load_speakers']
 
 # %% ../nbs/19_chat.ipynb #8b8319e9
 import html
@@ -20,7 +20,8 @@ from .adapters import load_adapted, pick_format, without_adapter
 from .core import InputError
 from .data import PromptFormat, prompt_ids
 from .models import pick_device
-from .options import ChatOptions, check_sampling
+from .options import ChatOptions, adapter_names, check_sampling
+from .several import labels, load_several, switch_to
 from .show import bubbles
 
 # %% ../nbs/19_chat.ipynb #7e25eafa
@@ -31,6 +32,7 @@ class Speaker:
     Attributes:
         context: tokens that the model can attend to
         name: of model and adapter, for people
+        adapter: its name on the model, where that has several
     """
 
     model: Any
@@ -38,12 +40,17 @@ class Speaker:
     form: PromptFormat
     context: int  # tokens that the model can attend to
     name: str  # of model and adapter, for people
+    adapter: str | None = None  # its name on the model, where that has several
 
 # %% ../nbs/19_chat.ipynb #875b5b16
 def load_speaker(
-    options: ChatOptions,
+    options: ChatOptions,  # with one adapter, or none
 ) -> Speaker:
-    "The model and adapter that `options` name; raises `InputError` for what cannot be used."
+    """The model and adapter that `options` name; raises `InputError` for what cannot be used.
+
+    Args:
+        options: with one adapter, or none
+    """
     check_sampling(options)
     model, tokenizer, adapter, folder = load_adapted(options, pick_device(options.device))
     form = pick_format(options.prompt_format, adapter, folder, tokenizer)
@@ -136,15 +143,18 @@ def tokens(
     generator = torch.Generator().manual_seed(seed)
     ids, cache = prompt, None
     for _ in range(min(options.max_new_tokens, speaker.context - len(prompt))):
-        logits, cache = _step(speaker.model, ids, cache, adapted)
+        logits, cache = _step(speaker, ids, cache, adapted)
         ids = [pick(logits, options.temperature, options.top_p, generator)]
         if ids[0] == speaker.tokenizer.eos_token_id:
             return
         yield ids[0]
 
 @torch.no_grad()
-def _step(model, ids: list[int], cache, adapted: bool):
+def _step(speaker: Speaker, ids: list[int], cache, adapted: bool):
     "The logits behind `ids`; the adapter is off for this one pass only, however it ends."
+    model = speaker.model
+    if speaker.adapter:
+        switch_to(model, speaker.adapter)
     with nullcontext() if adapted else without_adapter(model):
         out = model(input_ids=torch.tensor([ids], device=model.device), past_key_values=cache,
                     use_cache=True, logits_to_keep=1)
@@ -267,3 +277,25 @@ def transcript(
 ) -> str:
     "Turns as plain text, a question behind `>`."
     return "\n".join(("> " if turn["role"] == "user" else "") + turn["content"] for turn in turns)
+
+# %% ../nbs/19_chat.ipynb #82b262b3
+def load_speakers(
+    options: ChatOptions,  # with one adapter or several
+) -> dict[str, Speaker]:  # label -> one for each adapter, all of them on one model
+    """A speaker for each adapter that `options` name; raises `InputError` for what cannot be used.
+
+    Args:
+        options: with one adapter or several
+
+    Returns:
+        label -> one for each adapter, all of them on one model
+    """
+    names = adapter_names(options)
+    if len(names) < 2:
+        return {"": load_speaker(options)}
+    check_sampling(options)
+    model, tokenizer, placed, folder = load_several(options, pick_device(options.device))
+    base, context = folder.name, model.config.max_position_embeddings
+    return {label: Speaker(model, tokenizer, pick_format(options.prompt_format, adapter, folder, tokenizer),
+                           context, f"{base} + {given}", name)
+            for label, given, (name, adapter) in zip(labels(names), names, placed.items())}

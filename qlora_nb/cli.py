@@ -35,8 +35,8 @@ from .fits import GPUS, fits, largest_batch, largest_sequence, usable_bytes
 from .memory import METHODS, Recipe, Shape, check_size, read_shape
 from qlora_nb.options import (
     PRESETS, ChatOptions, CompletionOptions, EvaluateOptions, FinetuneOptions, GenerateOptions,
-    MemoryOptions, MergeOptions, PushOptions, RunsOptions, as_text, check_evaluation, check_places,
-    check_sampling, pick_sequence_length, resolve, target_names,
+    MemoryOptions, MergeOptions, PushOptions, RunsOptions, adapter_names, as_text, check_evaluation,
+    check_init, check_places, check_sampling, pick_sequence_length, resolve, target_names,
 )
 
 # %% ../nbs/a_cli.ipynb #3e8c1bc5
@@ -161,22 +161,24 @@ def _generate(typed: Typed, console: Console) -> None:
     options = _speaker_options(typed)
     questions = _questions(typed.words)
     _quieten()
-    from qlora_nb.adapters import generate
+    from qlora_nb.several import generate_each
 
-    answers = generate(questions, options)
-    for question, answer in zip(questions, answers):
+    said = generate_each(questions, options)
+    for question, *answers in zip(questions, *said.values()):
         if len(questions) > 1 and not typed.flags.quiet:
             print(f"> {question}")
-        print(answer)
+        for label, answer in zip(said, answers):
+            print(f"{label}: {answer}" if len(said) > 1 else answer)
 
 def _speaker_options(typed: Typed) -> Any:
     "The options of an answer, checked; a model alone answers without an adapter."
     options = typed.options
     if "model" in typed.given and "adapter" not in typed.given:
         options = replace(options, adapter="none")
-    if options.adapter == "none" and options.model is None:
+    alone = not adapter_names(options)
+    if alone and options.model is None:
         raise InputError("--adapter none leaves nothing to answer; give --model as well")
-    if options.adapter == "none" and getattr(options, "compare", False):
+    if alone and getattr(options, "compare", False):
         raise InputError("--compare needs an adapter to compare the model with; give --adapter")
     check_sampling(options)
     check_places(options)
@@ -609,7 +611,7 @@ COMMANDS = {
         GenerateOptions, _generate, "answer prompts with an adapter, or with a model alone",
         ('"日本で一番高い山は何ですか。"', "--model merged < questions.txt"), _QUESTIONS),
     "chat": Command(ChatOptions, _chat, "talk with a model and its adapter",
-                    ("--adapter runs/micro --compare", "--model merged --temperature 0.7")),
+                    ("--adapter runs/micro --compare", "--adapter runs/first --adapter runs/second")),
     "evaluate": Command(
         EvaluateOptions, _evaluate, "compare an adapter with its base or with another one",
         ("--adapter runs/micro --against base",
@@ -740,7 +742,8 @@ _ELSEWHERE = {  # what other programs call it: what it is here
     "bf16": "compute-dtype", "fp16": "compute-dtype", "load-in-4bit": "quantization",
     "bits": "quantization", "resume-from-checkpoint": "resume", "adam-beta2": "beta2",
     "max-tokens": "max-new-tokens", "length": "max-new-tokens", "lora-path": "adapter",
-    "adapter-name-or-path": "adapter", "force": "overwrite", "overwrite-output-dir": "overwrite",
+    "adapter-name-or-path": "adapter", "use-rslora": "rslora", "use-dora": "dora", "init-lora-weights": "init",
+    "loraplus-lr-ratio": "lora-plus", "additional-target": "modules-to-save", "force": "overwrite", "overwrite-output-dir": "overwrite",
 }
 
 def _unknown_option(given: str, parser: argparse.ArgumentParser) -> InputError:
@@ -760,6 +763,7 @@ def _value(name: str, kind, given):
     flag, kind = "--" + name.replace("_", "-"), _inner(kind)
     if get_origin(kind) is Literal:
         if given not in get_args(kind):
+            check_init(given if name == "init" else "")
             raise unknown_name(f"value of {flag}", str(given), get_args(kind))
         return given
     if list[str] in (kind, *get_args(kind)):

@@ -36,6 +36,11 @@ class Plan:
         device_given: False: it was picked, so it may be too slow
         dtype: of the arithmetic
         target_modules: all-linear, or names with commas
+        rslora: the scaling is alpha / sqrt(rank)
+        init: of lora_A and lora_B
+        lora_plus: how many times the learning rate lora_B has
+        modules_to_save: trained whole, names with commas
+        add_tokens: with commas
         data: several: each may have a weight, as in a.jsonl:2
         columns: what columns are that are not known by name
         held_out: rows; None: a tenth, 64 at most
@@ -62,6 +67,12 @@ class Plan:
     alpha: float
     dropout: float
     target_modules: str  # all-linear, or names with commas
+    rslora: bool  # the scaling is alpha / sqrt(rank)
+    dora: bool
+    init: str  # of lora_A and lora_B
+    lora_plus: float | None  # how many times the learning rate lora_B has
+    modules_to_save: str | None  # trained whole, names with commas
+    add_tokens: str | None  # with commas
     seed: int
 
     data: str | list[str]  # several: each may have a weight, as in a.jsonl:2
@@ -89,6 +100,11 @@ class Plan:
     save_steps: int
     eval_steps: int  # 0: only at the ends
     report_to: str | None
+
+    @property
+    def trains_tables(self) -> bool:
+        "Whether more than an adapter on linear layers trains."
+        return bool(self.modules_to_save or self.add_tokens)
 
     @property
     def rows_per_step(self) -> int:
@@ -123,7 +139,7 @@ def _recipe(plan: Plan, batch: int, sequence: int) -> Recipe:
         quantization=plan.quantization, double_quantization=plan.double_quantization,
         compute=plan.dtype.itemsize, rank=plan.rank, targets=target_names(plan.target_modules),
         dropout=plan.dropout, optimizer=plan.optimizer, batch=batch, sequence=sequence,
-        padding=True, gradient_checkpointing=plan.gradient_checkpointing, lean=True,
+        padding=True, gradient_checkpointing=plan.gradient_checkpointing, lean=not plan.trains_tables,
         device="cuda" if plan.device.type == "cuda" else "cpu")
 
 # %% ../nbs/a_plan.ipynb #2b3a928a
@@ -223,9 +239,13 @@ def in_one_line(plan: Plan) -> str:
         plan.quantization, plan.quantization.upper())
     long = f"{plan.steps:,} steps" if plan.steps else f"{plan.epochs:g} epochs"
     again = ", gradient checkpointing" if plan.gradient_checkpointing else ""
-    return (f"{base} base, {plan.dtype_name} on {plan.device.type}; LoRA of rank {plan.rank} on "
-            f"{plan.target_modules}; {long} of {plan.rows_per_step} rows up to "
-            f"{plan.sequence_length} tokens; {plan.optimizer}{again}")
+    kind = ("rank-stabilized " * plan.rslora + ("DoRA" if plan.dora else "LoRA")
+            + f" of rank {plan.rank} on {plan.target_modules}"
+            + (f", begun by {plan.init}" if plan.init != "default" else "")
+            + (f", with {plan.modules_to_save} whole" if plan.modules_to_save else "")
+            + (f" and new tokens {plan.add_tokens}" if plan.add_tokens else ""))
+    return (f"{base} base, {plan.dtype_name} on {plan.device.type}; {kind}; {long} of "
+            f"{plan.rows_per_step} rows up to {plan.sequence_length} tokens; {plan.optimizer}{again}")
 
 def as_record(plan: Plan) -> dict:
     "The plan in JSON's words."

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .chat import Conversation, Speaker, load_speaker
+from .chat import Conversation, Speaker, load_speakers
 from .core import InputError, unknown_name, write_json
 from .options import ChatOptions, as_text
 
@@ -51,19 +51,25 @@ class Terminal:
         self.options, self.person = options, sys.stdin.isatty() and sys.stdout.isatty()
         if self.person:
             print("loading …", flush=True)
-        self.speaker = speaker or load_speaker(options)
+        self.speakers = {"": speaker} if speaker else load_speakers(options)
         self.reset()
 
     def reset(self) -> None:
         "Begin a new conversation."
-        after = Conversation(self.speaker, self.options)
-        before = Conversation(self.speaker, self.options, adapted=False)
-        self.talks = {"before: ": before, "after: ": after} if self.options.compare else {"": after}
+        several, speakers = len(self.speakers) > 1, self.speakers.values()
+        self.talks = {}
+        if self.options.compare:
+            self.talks["base: " if several else "before: "] = Conversation(
+                next(iter(speakers)), self.options, adapted=False)
+        for label, speaker in self.speakers.items():
+            label = f"{label}: " if several else "after: " if self.options.compare else ""
+            self.talks[label] = Conversation(speaker, self.options)
 
     def run(self) -> None:
         "Read questions and commands, and answer, until the end of the input."
         if self.person:
-            print(f"{self.speaker.name}; /help lists the commands")
+            names = ", ".join(speaker.name for speaker in self.speakers.values())
+            print(f"{names}; /help lists the commands")
         while True:
             try:
                 line = self.read()
@@ -100,7 +106,7 @@ class Terminal:
             return error.object
 
     def answer(self, question: str) -> None:
-        "Stream an answer, or with --compare two; Ctrl-C stops it at the next token."
+        "Stream the answer of each; Ctrl-C stops it at the next token."
         with interruptible() as stop:
             for label, talk in self.talks.items():
                 print(label, end="", flush=True)

@@ -1,6 +1,7 @@
 """Adapters of every kind: merged, they are what base and adapter are, or they are refused."""
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,12 +11,13 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from qlora_nb.adapters import load_adapted, merge, without_adapter
 from qlora_nb.core import InputError
 from qlora_nb.micro import micro_folder
 from qlora_nb.options import GenerateOptions, MergeOptions
+from qlora_nb.tokenizer import load_tokenizer
 
 MICRO = micro_folder() / "model"
 LAYERS = ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
@@ -156,12 +158,7 @@ def test_a_base_that_was_saved_in_4_bits(tmp_path):
 @pytest.mark.parametrize("kind", ["plain", "tables and head whole", "LoRA on the table",
                                   "some tokens"])
 def test_a_head_that_is_the_embedding_table(tmp_path, kind):
-    config = AutoConfig.from_pretrained(MICRO, tie_word_embeddings=True)
-    base = tmp_path / "tied"
-    torch.manual_seed(1)
-    AutoModelForCausalLM.from_config(config, dtype=torch.float16).save_pretrained(base)
-    for file in ("spiece.model", "tokenizer_config.json"):
-        shutil.copy(MICRO / file, base)
+    base = tied_base(tmp_path / "tied")
     live = trained(KINDS[kind], tmp_path / "adapter", base)
     merge(MergeOptions(adapter=str(tmp_path / "adapter"), output=str(tmp_path / "merged"),
                        dtype="float32"))
@@ -177,6 +174,101 @@ def test_embedding_tables_that_were_saved_beside_the_adapter(tmp_path):
     merge(MergeOptions(adapter=str(tmp_path / "adapter"), output=str(tmp_path / "merged"),
                        dtype="float32"))
     assert (logits(plain_model(tmp_path / "merged")) - live).abs().max() < 1e-4
+
+
+def tied_base(folder: Path) -> Path:
+    "A model whose head is its table, with the micro model's tokenizer."
+    torch.manual_seed(1)
+    config = AutoConfig.from_pretrained(MICRO, tie_word_embeddings=True)
+    AutoModelForCausalLM.from_config(config, dtype=torch.float16).save_pretrained(folder)
+    for file in ("spiece.model", "tokenizer_config.json"):
+        shutil.copy(MICRO / file, folder)
+    return folder
+
+
+def renamed(folder: Path, name, **changes) -> None:
+    "Give the weights of an adapter other names, and change its configuration."
+    file = folder / "adapter_model.safetensors"
+    save_file({name(key): part for key, part in load_file(file).items()}, file)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    kept = {key: value for key, value in (config | changes).items() if value != "gone"}
+    (folder / "adapter_config.json").write_text(json.dumps(kept))
+
+
+LATER = ["rank_pattern", "alpha_pattern", "use_dora", "use_rslora", "loftq_config", "peft_version",
+         "layer_replication", "megatron_config", "megatron_core", "trainable_token_indices",
+         "eva_config", "corda_config", "lora_bias", "exclude_modules", "layers_pattern",
+         "layers_to_transform", "auto_mapping", "revision", "arrow_config", "target_parameters",
+         "qalora_group_size", "use_qalora", "ensure_weight_tying", "alora_invocation_tokens"]
+OLD = {
+    "before 0.4": (lora(), str, dict.fromkeys(LATER, "gone") | {
+        "enable_lora": None, "merge_weights": False, "task_type": None, "lora_alpha": 8.0,
+        "target_modules": [*LAYERS, "xxx"]}),
+    "with the wrapper's name": (
+        lora(modules_to_save=["embed_in", "lm_head"]),
+        lambda key: key.replace("in.weight", "in.modules_to_save.weight").replace(
+            "head.weight", "head.modules_to_save.weight"), {}),
+    "before transformers 5": (lora(modules_to_save=["lm_head"]),
+                              lambda key: key.replace("lm_head", "embed_out"),
+                              {"modules_to_save": ["embed_out"]}),
+    "magnitudes as modules": (
+        lora(use_dora=True), lambda key: re.sub("(magnitude_vector)$", r"\1.weight", key), {}),
+}
+
+
+@pytest.mark.parametrize("kind", OLD)
+def test_what_older_releases_wrote(kind, tmp_path):
+    live = trained(OLD[kind][0], tmp_path / "adapter")
+    renamed(tmp_path / "adapter", OLD[kind][1], **OLD[kind][2])
+    model = load_adapted(GenerateOptions(adapter=str(tmp_path / "adapter")), CPU)[0]
+    assert torch.equal(logits(model), live)
+    merge(MergeOptions(adapter=str(tmp_path / "adapter"), output=str(tmp_path / "merged"),
+                       dtype="float32"))
+    assert (logits(plain_model(tmp_path / "merged")) - live).abs().max() < 1e-4
+
+
+NEW = [2048, 2049, 2050]
+GROWN = {
+    "whole": lora(modules_to_save=["embed_in", "lm_head"]),
+    "table alone whole": lora(modules_to_save=["embed_in"]),
+    "rows": lora(trainable_token_indices={"embed_in": NEW, "lm_head": NEW}),
+    "neither": lora(),
+    "LoRA on the table": lora(target_modules=[*LAYERS, "embed_in"]),
+}
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("kind", GROWN)
+def test_a_vocabulary_that_has_grown(kind, tied, tmp_path):
+    "As peft writes it: a base with new rows at random, and the tokenizer next to the adapter."
+    base = tied_base(tmp_path / "tied") if tied else MICRO
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model.resize_token_embeddings(2051)
+    model = peft.get_peft_model(model, GROWN[kind]).train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    tokens = torch.tensor([[5, 6, 300, *NEW, *range(301, 330)]])
+    for _ in range(2):
+        model(input_ids=tokens, labels=tokens).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.peft_config["default"].base_model_name_or_path = str(base)
+    model.save_pretrained(tmp_path / "adapter")
+    tokenizer = load_tokenizer(base)
+    tokenizer.add_tokens(["<|user|>", "<|model|>", "北斗星"])
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    with torch.no_grad():
+        live = model.eval()(tokens).logits
+        for quantization in ("none", "nf4"):
+            loaded, own, *_ = load_adapted(GenerateOptions(
+                adapter=str(tmp_path / "adapter"), quantization=quantization), CPU)
+            assert own.convert_tokens_to_ids(own.tokenize("<|user|>北斗星")) == [2048, 2050]
+            assert torch.equal(loaded(tokens).logits, live) == (quantization == "none")
+        merge(MergeOptions(adapter=str(tmp_path / "adapter"), output=str(tmp_path / "merged"),
+                           dtype="float32"))
+        assert (plain_model(tmp_path / "merged")(tokens).logits - live).abs().max() < 1e-4
+    again = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    assert again("<|user|>空は？北斗星")["input_ids"] == own("<|user|>空は？北斗星")["input_ids"]
 
 
 def test_what_is_trained_whole_is_switched_off_too(tmp_path):

@@ -55,6 +55,18 @@ def of_other_base(path: Path) -> None:
     (path / "run.json").write_text(json.dumps({"options": {"model": "micro"}, "base": base}))
 
 
+TABLES = {A: torch.ones(4, 192), B: torch.ones(192, 4),
+          "base_model.model.gpt_neox.embed_in.weight": torch.ones(2050, 192),
+          "base_model.model.lm_head.weight": torch.ones(2051, 192)}
+
+
+def saved_by_name(path: Path) -> None:
+    "What peft's save_pretrained makes of an adapter that is not called default."
+    (path / "policy").mkdir()
+    for file in path.glob("adapter_*"):
+        file.rename(path / "policy" / file.name)
+
+
 GROWN = {A: torch.ones(4, 192), B: torch.ones(192, 4),
          "base_model.model.gpt_neox.embed_in.weight": torch.ones(9, 192)}
 ROWS = [
@@ -76,6 +88,15 @@ ROWS = [
     with_weights("an adapter with half of its weights", ["odd", "does not fit", "lora_B"],
                  {A: torch.ones(4, 192)}),
     with_weights("an adapter with an embedding of more tokens", ["odd", "does not fit"], GROWN),
+    with_weights("an adapter whose tables have unlike lengths", ["odd", "2,050", "2,051"], TABLES),
+    refused("an adapter that was saved by a name", ["odd", "give odd/policy"],
+            partial(spoiled, saved_by_name)),
+    with_config("a rank for a layer that the base lacks", ["rank_pattern", "'q_proj'"],
+                rank_pattern={"q_proj": 8}),
+    with_config("an alpha for a layer that the base lacks", ["alpha_pattern", "'q_proj'"],
+                alpha_pattern={"q_proj": 8}),
+    with_config("an adapter that needs a later peft", ["sets use_mirrors", "update peft"],
+                use_mirrors=True),
     with_config("an adapter without the name of its base", ["--model"],
                 base_model_name_or_path=None),
     with_config("an adapter whose base model is gone", ["./gone"],
