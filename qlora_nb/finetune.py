@@ -31,6 +31,8 @@ from qlora_nb.runs import (
 )
 from .tokenizer import load_tokenizer
 from .trainer import WholeTrainer, check_reporter, check_whole, fit, training_arguments
+from .variants import begin_with_data, variant
+from .vocabulary import extend_tokenizer, resize_vocabulary
 
 # %% ../nbs/17_finetune.ipynb #eb2921b2
 @dataclass
@@ -67,6 +69,7 @@ def set_up(
     if plan.device.type == "cpu" and not plan.device_given and plan.shape:
         check_time(plan, 0 if plan.steps else count_conversations(plan))
     tokenizer = load_tokenizer(plan.folder)
+    new = extend_tokenizer(tokenizer, plan.add_tokens.split(",")) if plan.add_tokens else []
     data = load_data(plan, tokenizer)
     recipe = recipe_of(plan, data.train)
     if plan.device.type != "mps" and not full:
@@ -78,9 +81,14 @@ def set_up(
     base = _describe_base(plan, folder)
     model = load_base(folder, plan.quantization, plan.double_quantization, plan.dtype, plan.device,
                       plan.backend)
+    if new:
+        resize_vocabulary(model, max(model.config.vocab_size, max(new) + 1))
     if not full:
         model = prepare(model, plan.rank, plan.alpha, plan.dropout, plan.target_modules, plan.seed,
-                        plan.backend, plan.dtype, plan.gradient_checkpointing)
+                        plan.backend, plan.dtype, plan.gradient_checkpointing,
+                        narrow=not plan.trains_tables, variant=variant(plan, model, new))
+    if plan.init == "eva" and not full:
+        begin_with_data(model, data, plan)
     return Setup(plan, model, tokenizer, data, recipe, base, held)
 
 def _describe_base(plan: Plan, folder: Path) -> dict:
@@ -143,7 +151,7 @@ def train(
         folder: for checkpoints; training continues at the newest one in it
     """
     trainer = WholeTrainer(setup.model, setup.data, training_arguments(setup.plan, folder),
-                           setup.held)
+                           setup.held, setup.plan.lora_plus)
     last = newest_checkpoint(folder)
     if last:
         check_whole(last)
@@ -209,5 +217,5 @@ def _run(run: RunFolder, options: FinetuneOptions) -> dict:
         "answers": answers(setup.data, before, after),
         "history": history(trainer.state, before, after),
     }
-    publish(run, setup.model, record)
+    publish(run, setup.model, record, setup.tokenizer if plan.add_tokens else None)
     return record

@@ -118,15 +118,19 @@ def publish(
     run: RunFolder,
     model,  # with its adapter
     record: dict,
+    tokenizer=None,  # where tokens were added to it
 ) -> None:
     """Let adapter, curve and record appear as one folder, then drop what the run worked with.
 
     Args:
         model: with its adapter
+        tokenizer: where tokens were added to it
     """
     logs = run.work / "unfinished" / "runs"  # where transformers writes for TensorBoard
-    with saving(run.output), whole_folder(run.output, ["run.json", "tensorboard"]) as fresh:
+    with saving(run.output), whole_folder(run.output, ["run.json", "tensorboard", "tokenizer*.json"]) as fresh:
         write_adapter(model, fresh, record["base"]["model"])
+        if tokenizer is not None:
+            tokenizer.save_pretrained(fresh)
         loss_curve(record["history"], fresh / "loss.png")
         if logs.exists():
             shutil.copytree(logs, fresh / "tensorboard")

@@ -120,6 +120,7 @@ class WholeTrainer(Trainer):
         model: what requires a gradient is trained
         arguments: of `training_arguments`
         held: bytes that the process held before it loaded a model
+        lora_plus: how many times the learning rate lora_B has
     """
 
     def __init__(
@@ -128,7 +129,9 @@ class WholeTrainer(Trainer):
         data: TrainingData,
         arguments: TrainingArguments,  # of `training_arguments`
         held: int = 0,  # bytes that the process held before it loaded a model
+        lora_plus: float | None = None,  # how many times the learning rate lora_B has
     ):
+        self.lora_plus = lora_plus
         self.clock = StepClock(held)
         self.bar = LossBar(self.clock)
         super().__init__(
@@ -136,6 +139,20 @@ class WholeTrainer(Trainer):
             eval_dataset=next(iter(data.exams.values())).examples,
             callbacks=[self.clock, self.bar, WholeCheckpoints()])
         self.remove_callback(PrinterCallback)  # what a Trainer without a bar of its own would use
+
+    def create_optimizer(self, model=None):
+        "Transformers' own; by LoRA+ (arXiv 2402.12354) with a higher learning rate for each lora_B."
+        optimizer = super().create_optimizer(model)
+        if self.lora_plus is None:
+            return optimizer
+        faster = {p for name, p in self.model.named_parameters() if ".lora_B." in name}
+        for group in list(optimizer.param_groups):
+            moved = [p for p in group["params"] if p in faster]
+            group["params"] = [p for p in group["params"] if p not in faster]
+            if moved:
+                optimizer.add_param_group(
+                    {**group, "params": moved, "lr": group["lr"] * self.lora_plus})
+        return optimizer
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         self.clock.tokens += count_tokens(inputs)

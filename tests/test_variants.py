@@ -1,0 +1,106 @@
+"""Variants of LoRA and new tokens: trained, interrupted, resumed, loaded and merged."""
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from qlora_nb.adapters import generate, load_adapted, merge
+from qlora_nb.core import InputError
+from qlora_nb.finetune import finetune
+from qlora_nb.micro import micro_folder
+from qlora_nb.options import FinetuneOptions, GenerateOptions, MergeOptions
+from qlora_nb.trainer import WholeTrainer
+
+MICRO = micro_folder() / "model"
+NEW = "<|user|>,北斗星"
+VARIANTS = {
+    "rank-stabilized, lora_B faster": dict(rslora=True, lora_plus=4.0),
+    "DoRA from the data": dict(dora=True, init="eva"),
+    "orthogonal": dict(init="orthogonal"),
+    "OLoRA": dict(init="olora"),
+    "new tokens": dict(add_tokens=NEW, modules_to_save="final_layer_norm"),
+    "new tokens, the table whole": dict(add_tokens=NEW, modules_to_save="embed_in"),
+    "new tokens, the head is the table": dict(add_tokens=NEW),
+    "rank-stabilized in our own layers": dict(rslora=True, backend="reference"),
+}
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory) -> Path:
+    "24 questions, some with the new tokens in them."
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    questions = [{"instruction": f"<|user|>{number}番の北斗星は？", "output": f"北斗星{number}号です。"}
+                 for number in range(24)]
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in questions))
+    return path
+
+
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory) -> Path:
+    "A model whose head is its table, with the micro model's tokenizer."
+    folder = tmp_path_factory.mktemp("tied") / "model"
+    torch.manual_seed(1)
+    config = AutoConfig.from_pretrained(MICRO, tie_word_embeddings=True)
+    AutoModelForCausalLM.from_config(config, dtype=torch.float16).save_pretrained(folder)
+    for file in ("spiece.model", "tokenizer_config.json"):
+        shutil.copy(MICRO / file, folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", VARIANTS)
+def test_interrupted_resumed_loaded_and_merged(kind, rows, tied, tmp_path, monkeypatch):
+    base = dict(model=str(tied), preset="micro") if "head is" in kind else {}
+    options = FinetuneOptions(output=str(tmp_path / "whole"), data=str(rows), held_out=4, steps=5,
+                              save_steps=2, eval_steps=0, batch_size=4, max_new_tokens=8,
+                              **base | VARIANTS[kind])
+    record = finetune(options)
+    assert {name: record["options"][name] for name in VARIANTS[kind]} == VARIANTS[kind]
+    taught, step = WholeTrainer.training_step, []
+
+    def until_the_fourth(*arguments, **more):
+        step.append(1)
+        if len(step) == 4:
+            raise KeyboardInterrupt
+        return taught(*arguments, **more)
+    again = FinetuneOptions(**record["options"] | {"output": str(tmp_path / "again")})
+    monkeypatch.setattr(WholeTrainer, "training_step", until_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(again)
+    assert (tmp_path / "again.partial" / "checkpoint-2").is_dir()
+    monkeypatch.undo()
+    finetune(FinetuneOptions(output=again.output, resume=True))
+    one, two = (tmp_path / run / "adapter_model.safetensors" for run in ("whole", "again"))
+    assert one.read_bytes() == two.read_bytes()
+
+    said = GenerateOptions(adapter=str(tmp_path / "whole"), max_new_tokens=8)
+    questions = [row["question"] for row in record["answers"]]
+    assert generate(questions, said) == [row["after"] for row in record["answers"]]
+    model, tokenizer, *_ = load_adapted(said, torch.device("cpu"))
+    assert len(tokenizer.tokenize("<|user|>北斗星")) == (2 if "add_tokens" in VARIANTS[kind] else 13)
+    target = MergeOptions(adapter=said.adapter, output=str(tmp_path / "merged"), dtype="float32")
+    if kind == "OLoRA":
+        with pytest.raises(InputError, match="olora"):
+            merge(target)
+        return
+    merge(target)
+    plain, report = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "merged", dtype=torch.float32, output_loading_info=True)
+    assert not any(report.values()), report
+    ids = torch.tensor([tokenizer(questions[0])["input_ids"]])
+    with torch.no_grad():
+        assert (plain.eval()(ids).logits - model(ids).logits).abs().max() < 1e-4
+
+
+def test_lora_plus_with_a_factor_of_one_is_plain_lora(rows, tmp_path):
+    def trained(name, **more):
+        finetune(FinetuneOptions(output=str(tmp_path / name), data=str(rows), held_out=4, steps=3,
+                                 eval_steps=0, batch_size=4, max_new_tokens=1, **more))
+        return load_file(tmp_path / name / "adapter_model.safetensors")
+
+    plain, once, thrice = trained("plain"), trained("once", lora_plus=1.0), trained("3", lora_plus=3.0)
+    assert all(torch.equal(part, once[name]) for name, part in plain.items())
+    assert not any(torch.equal(part, thrice[name]) for name, part in plain.items() if "lora_B" in name)
