@@ -55,7 +55,7 @@ Quantization = Literal["nf4", "fp4", "none"]
 Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine"]
 Optimizer = Literal["adamw_torch", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"]
 Reporter = Literal["tensorboard", "wandb"]
-Init = Literal["default", "gaussian", "orthogonal", "olora", "eva"]
+Init = Literal["default", "gaussian", "olora", "eva"]
 Format = Literal["auto", "rinna", "rinna-4b", "line", "plain"]
 
 # %% ../nbs/a_options.ipynb #60e1e364
@@ -193,6 +193,7 @@ def _check_ranges(options) -> None:
 REFUSED_INITS = {  # what else peft knows, and why it is no choice
     "pissa": "takes the largest directions out of float weights, which a 4-bit base has not",
     "loftq": "quantizes float weights itself, on a GPU, which a 4-bit base has not",
+    "orthogonal": "makes the adapter in the dtype of the base's weights, and 4-bit codes are integers",
     "corda": "wants a covariance of every layer's inputs, and float weights to divide",
     "lora_ga": "wants gradients of every float weight, which a 4-bit base has not",
     "mica": "wants singular vectors of float weights, which a 4-bit base has not",
@@ -223,9 +224,6 @@ def check_adapter_kind(
         if options.init != "default":
             raise InputError(f"--init {options.init} needs peft's layers; leave --backend reference "
                              "out")
-    if options.init == "orthogonal" and (options.rank or 2) % 2:
-        raise InputError(f"--init orthogonal halves the rank, and --rank is {options.rank}; give an "
-                         "even one")
 
 # %% ../nbs/a_options.ipynb #b0089c2c
 MEANINGS = ("question", "answer", "instruction", "prompt", "query", "input", "context", "output",

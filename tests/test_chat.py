@@ -1,5 +1,6 @@
 """`qlora-nb chat` as a process of its own: on a terminal, through a pipe, and with wrong input."""
 import errno
+import io
 import json
 import os
 import pty
@@ -7,6 +8,7 @@ import re
 import select
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -155,6 +157,22 @@ def test_through_a_pipe(called, command, run):
     before, after = compared.stdout.splitlines()
     assert after == "after: " + answers[0] and before.startswith("before: ")
     assert before.removeprefix("before: ") != answers[0]
+
+
+def test_two_adapters_answer_by_turns(called, run, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    finetune(FinetuneOptions(output=str(other), data=str(micro_folder() / "train.jsonl"), rank=4,
+                             held_out=4, steps=4, eval_steps=0))
+    alone = {name: called("generate", "--adapter", name, QUESTION).stdout.strip()
+             for name in (run, other)}
+    assert len(set(alone.values())) == 2
+    both = called("generate", "--adapter", run, "--adapter", other, QUESTION).stdout.splitlines()
+    assert both == [f"{name.name}: {answer}" for name, answer in alone.items()]
+    typed = io.TextIOWrapper(io.BytesIO(f"{QUESTION}\n".encode()), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", typed)
+    talk = called("chat", "--adapter", run, "--adapter", other, "--compare").stdout.splitlines()
+    assert talk[1:] == both and talk[0].startswith("base: ")
+    assert talk[0].removeprefix("base: ") not in alone.values()
 
 
 def test_bytes_that_are_no_text_and_a_reader_that_leaves(run, tmp_path):

@@ -20,7 +20,7 @@ NEW = "<|user|>,北斗星"
 VARIANTS = {
     "rank-stabilized, lora_B faster": dict(rslora=True, lora_plus=4.0),
     "DoRA from the data": dict(dora=True, init="eva"),
-    "orthogonal": dict(init="orthogonal"),
+    "gaussian": dict(init="gaussian"),
     "OLoRA": dict(init="olora"),
     "new tokens": dict(add_tokens=NEW, modules_to_save="final_layer_norm"),
     "new tokens, the table whole": dict(add_tokens=NEW, modules_to_save="embed_in"),

@@ -1,12 +1,15 @@
 """Adapters that are damaged, fit nothing, or hold what cannot be merged."""
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from bad_inputs import Bad
+from qlora_nb.loading import fingerprint
+from qlora_nb.micro import micro_folder
 
 LAYER = "base_model.model.gpt_neox.layers.0.attention.dense"
 A, B = f"{LAYER}.lora_A.weight", f"{LAYER}.lora_B.weight"
@@ -67,6 +70,37 @@ def saved_by_name(path: Path) -> None:
         file.rename(path / "policy" / file.name)
 
 
+def two(folder: Path, other: dict, weights: dict | None = None, files=()) -> None:
+    "The adapters `odd` and `even`, which differs in its configuration and weights."
+    adapter(folder)
+    (folder / "odd").rename(folder / "first")
+    adapter(folder, weights, **other)
+    (folder / "odd").rename(folder / "even")
+    (folder / "first").rename(folder / "odd")
+    for name, content in files:
+        (folder / "even" / name).write_text(json.dumps(content))
+
+
+def both(title, words, make, *options, second="even") -> Bad:
+    "A question to two adapters at once."
+    return Bad(title, ["generate", "--adapter", "odd", "--adapter", second, *options, "a"], words, make)
+
+
+def other_base(folder: Path) -> None:
+    "The second adapter belongs to a model with other weights."
+    micro = micro_folder() / "model"
+    shutil.copytree(micro, folder / "other")
+    model = load_file(folder / "other" / "model.safetensors")
+    name = "gpt_neox.final_layer_norm.bias"
+    save_file(model | {name: model[name] + 1}, folder / "other" / "model.safetensors", {"format": "pt"})
+    two(folder, {"base_model_name_or_path": "./other"})
+
+
+STORED = {"options": {"quantization": "nf4"}, "base": {"model": "micro", "fingerprint":
+                                                       fingerprint(micro_folder() / "model")}}
+LONGER = {A: torch.ones(4, 192), B: torch.ones(192, 4),
+          "base_model.model.gpt_neox.embed_in.weight": torch.ones(2050, 192),
+          "base_model.model.lm_head.weight": torch.ones(2050, 192)}
 GROWN = {A: torch.ones(4, 192), B: torch.ones(192, 4),
          "base_model.model.gpt_neox.embed_in.weight": torch.ones(9, 192)}
 ROWS = [
@@ -113,6 +147,20 @@ ROWS = [
     with_config("PiSSA that shall be merged into a quantized base",
                 ["pissa", "--quantization none"], "--quantization", "nf4",
                 init_lora_weights="pissa"),
+    with_config("DoRA that shall be merged into our own 4-bit layers", ["odd", "does not fit"],
+                "--quantization", "nf4", "--backend", "reference", use_dora=True),
+    both("the same adapter twice", ["./odd is given twice"], adapter, second="./odd"),
+    both("no adapter and one", ["--adapter none excludes"], adapter, second="none"),
+    both("two adapters of different bases", ["odd", "even", "different base models"], other_base),
+    both("two adapters trained in 16 and in 4 bits", ["odd", "even", "in none", "in nf4"],
+         partial(two, other={}, files=[("run.json", STORED)])),
+    both("two adapters with different vocabularies", ["odd", "even", "2,048", "2,050"],
+         partial(two, other={}, weights=LONGER)),
+    both("two adapters on this library's own layers", ["--backend reference", "one"],
+         partial(two, other={}), "--backend", "reference"),
+    both("two adapters of different kinds", ["even", "does not fit"],
+         partial(two, other={"peft_type": "IA3", "feedforward_modules": []},
+                 weights={f"{LAYER}.ia3_l": torch.ones(192, 1)})),
     refused("DoRA on this library's own layers", ["odd", "use_dora"],
             partial(adapter, use_dora=True), "--backend", "reference", "a", command="generate"),
 ]
