@@ -13,10 +13,11 @@ import time
 
 import pytest
 
-from conftest import COMMAND
+from conftest import COMMAND, write_rows
 from qlora_nb.finetune import finetune
 from qlora_nb.micro import micro_folder
 from qlora_nb.options import FinetuneOptions
+from qlora_nb.readers import read_rows
 
 QUESTION = "札幌市はどの都道府県にありますか。"
 
@@ -160,9 +161,11 @@ def test_through_a_pipe(called, command, run):
 
 
 def test_two_adapters_answer_by_turns(called, run, tmp_path, monkeypatch):
-    other = tmp_path / "other"
-    finetune(FinetuneOptions(output=str(other), data=str(micro_folder() / "train.jsonl"), rank=4,
-                             held_out=4, steps=4, eval_steps=0))
+    other, rows = tmp_path / "other", tmp_path / "rows.jsonl"
+    asked = read_rows(micro_folder() / "train.jsonl")[:40]
+    write_rows(rows, [{"instruction": row["instruction"], "output": "知りません。"} for row in asked])
+    finetune(FinetuneOptions(output=str(other), data=str(rows), rank=4, held_out=4, steps=12,
+                             batch_size=8, eval_steps=0))
     alone = {name: called("generate", "--adapter", name, QUESTION).stdout.strip()
              for name in (run, other)}
     assert len(set(alone.values())) == 2

@@ -149,7 +149,7 @@ ROWS = [
                 init_lora_weights="pissa"),
     with_config("DoRA that shall be merged into our own 4-bit layers", ["odd", "does not fit"],
                 "--quantization", "nf4", "--backend", "reference", use_dora=True),
-    both("the same adapter twice", ["./odd is given twice"], adapter, second="./odd"),
+    both("the same adapter twice", ["odd is given twice"], adapter, second="./odd"),
     both("no adapter and one", ["--adapter none excludes"], adapter, second="none"),
     both("two adapters of different bases", ["odd", "even", "different base models"], other_base),
     both("two adapters trained in 16 and in 4 bits", ["odd", "even", "in none", "in nf4"],

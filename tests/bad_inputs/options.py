@@ -30,7 +30,7 @@ ROWS = [
             words=["embed_tokens", "embed_in"]),
     refused("a module in 4 bits that shall train", "--modules-to-save", "dense",
             words=["dense is in 4 bits"]),
-    refused("a new token that is there already", "--add-tokens", "<unk>", words=["'<unk>'", "already"]),
+    refused("a new token that is there already", "--add-tokens", "</s>", words=["'</s>'", "already"]),
     refused("a new token twice", "--add-tokens", "<a>,<a>", words=["'<a>'", "twice"]),
     refused("a new token with nothing in it", "--add-tokens", "<a>,", words=["''", "nothing"]),
     refused("rows longer than the context", "--sequence-length", "100000", words=["context"]),
