@@ -545,6 +545,9 @@ class EvaluateOptions(GenerateOptions):
 
     resume: ClassVar[bool] = True  # by itself: what is in the output folder is not asked again
 
+    adapter: str = _option(  # one at a time
+        "runs/micro", "the output folder of a fine-tune, or any PEFT adapter; none, as with --model "
+        "alone: the model answers by itself", group="model and adapter")
     against: str = _option("base", "another adapter or model to compare with; base: the model without "
                            "its adapter, none: nobody", group="comparison")
     questions: Optional[str] = _option(
