@@ -449,6 +449,7 @@ def contents(paths: list) -> str:
     order = [*PARTS.values(), APPENDIX]
     chapters = {name: [page(path.name) for path in paths if part(path.name) == name]
                 for name in order}
+    chapters[APPENDIX].sort(key="questions".__ne__)  # what is looked for in a hurry comes first
     chapters[APPENDIX].append("reference")
     blocks = [f"```{{toctree}}\n:hidden:\n:caption: {name}\n\n" + "\n".join(pages) + "\n```"
               for name, pages in chapters.items() if pages]

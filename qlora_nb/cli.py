@@ -38,6 +38,7 @@ from qlora_nb.options import (
     MemoryOptions, MergeOptions, PushOptions, RunsOptions, adapter_names, as_text, check_evaluation,
     check_init, check_places, check_sampling, pick_sequence_length, resolve, target_names,
 )
+from .questions import answer_to
 
 # %% ../nbs/a_cli.ipynb #3e8c1bc5
 def answers_table(
@@ -919,13 +920,21 @@ def _status(command: str, arguments: list[str]) -> int:
     except InputError as error:
         if "--debug" in arguments:
             raise
-        print(f"qlora-nb: {error}", file=sys.stderr)
+        place = answer_to(error)
+        print(f"qlora-nb: {error}" + (f"; see {place}" if place else ""), file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader has seen enough
         return 0
     except KeyboardInterrupt as stop:  # a fine-tune says whether there is something to go on with
         print("; ".join(filter(None, ["qlora-nb: stopped", str(stop)])), file=sys.stderr)
         return 130
+    except Exception as error:  # of a library: a known one is answered on the site
+        place = answer_to(error)
+        if place is None or "--debug" in arguments:
+            raise
+        said = str(error).strip().splitlines()[0]
+        print(f"qlora-nb: {said}; see {place}, or --debug for the traceback", file=sys.stderr)
+        return 2
 
 def _run(command: str, arguments: list[str]) -> int:
     "Parse the options of a command and run it, or print what was asked about it."

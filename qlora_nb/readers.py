@@ -499,7 +499,9 @@ DIALOGUES = ("messages", "conversations", "conversation")
 # %% ../nbs/a_readers.ipynb #a47ba183
 def _turns(row: dict, column: str, role: str) -> list[dict]:
     "What a column says: a text is one turn of this role; a message, or a list of them, is itself."
-    value = _parsed(row.get(column))
+    value = row.get(column)
+    if isinstance(value, str) and re.search("['\"](role|from)['\"]", value):
+        value = _parsed(value)  # a list of messages, as CSV holds it
     entries = [value] if isinstance(value, dict) else value
     if isinstance(entries, list) and entries and all(
             isinstance(entry, dict) and {"role", "from"} & entry.keys() for entry in entries):

@@ -15,7 +15,7 @@ from qlora_nb.micro import micro_folder
 from qlora_nb.options import MEANINGS, FinetuneOptions, column_names
 from qlora_nb.plan import make_plan
 from qlora_nb.readers import (
-    ANSWERS, COLUMN_NAMES, EXTRA, DIALOGUES, QUESTIONS, DataReport, conversations, read_rows, watched,
+    ANSWERS, COLUMN_NAMES, DIALOGUES, EXTRA, QUESTIONS, DataReport, conversations, read_rows, watched,
 )
 from qlora_nb.tokenizer import load_tokenizer
 
