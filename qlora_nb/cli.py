@@ -33,12 +33,12 @@ from .core import InputError, unknown_name
 from .activations import LEAN, Ledger, ledger
 from .fits import GPUS, fits, largest_batch, largest_sequence, usable_bytes
 from .memory import METHODS, Recipe, Shape, check_size, read_shape
+from .questions import answer_to
 from qlora_nb.options import (
     PRESETS, ChatOptions, CompletionOptions, EvaluateOptions, FinetuneOptions, GenerateOptions,
     MemoryOptions, MergeOptions, PushOptions, RunsOptions, adapter_names, as_text, check_evaluation,
     check_init, check_places, check_sampling, pick_sequence_length, resolve, target_names,
 )
-from .questions import answer_to
 
 # %% ../nbs/a_cli.ipynb #3e8c1bc5
 def answers_table(
