@@ -16,12 +16,12 @@ KNOWN_ERRORS = {
     "dispatched on the CPU or the disk": "some-modules-are-dispatched-on-the-cpu-or-the-disk",
     "CPU-only version of bitsandbytes": "bitsandbytes-was-compiled-without-gpu-support",
     "incompatible version of torchao": "found-an-incompatible-version-of-torchao",
-    "instantiate the backend tokenizer": "couldnt-instantiate-the-backend-tokenizer",
+    "instantiate the backend tokenizer": "couldn-t-instantiate-the-backend-tokenizer",
     "Attempting to unscale FP16 gradients": "attempting-to-unscale-fp16-gradients",
     "does not require grad and does not have a grad_fn":
-        "element-0-of-tensors-does-not-require-grad-and-does-not-have-a-grad_fn",
-    "size mismatch for base_model.model": "size-mismatch-for-base_modelmodel",
-    "not found in the base model": "target-modules-q_proj-v_proj-not-found-in-the-base-model",
+        "element-0-of-tensors-does-not-require-grad-and-does-not-have-a-grad-fn",
+    "size mismatch for base_model.model": "size-mismatch-for-base-model-model",
+    "not found in the base model": "target-modules-q-proj-v-proj-not-found-in-the-base-model",
 }
 
 # %% ../nbs/a_questions.ipynb #b1b8f61d
