@@ -37,8 +37,10 @@ compared = ["protobuf>=7.36"]
 nbdev = ["nbdev>=2.4.14,<3", "execnb<0.2", "fastcore<1.15", "ghapi<2", "fastgit<0.2"]
 # A judge on a server; the client is small and comes with Colab.
 evaluate = ["openai>=2"]
+# Benchmarks: thirty packages, which one page alone uses.
+harness = ["lm-eval>=0.4.13"]
 chapters += evaluate
-dev = chapters + compared + nbdev + [
+dev = chapters + compared + harness + nbdev + [
     "build", "jupyterlab", "hypothesis", "mypy", "pytest", "pytest-timeout", "pytest-xdist", "ruff",
     "setuptools", "tensorboardX",
     "fastapi", "uvicorn",  # transformers' server, which the tests let judge
@@ -65,7 +67,7 @@ setup(
     package_data={"qlora_nb": ["py.typed", "data/**/*"], "qlora_nb.results": ["*.json"]},
     python_requires=f">={settings['min_python']}",
     install_requires=runtime,
-    extras_require={"chapters": chapters, "evaluate": evaluate, "dev": dev, "docs": docs},
+    extras_require={"chapters": chapters, "evaluate": evaluate, "harness": harness, "dev": dev, "docs": docs},
     entry_points={
         "console_scripts": ["qlora-nb=qlora_nb.cli:main"],
         # nbdev finds the modules behind back-ticked names through this entry.

@@ -224,12 +224,19 @@ def _evaluate(typed: Typed, console: Console) -> None:
     _quieten()
     from qlora_nb.judge import compare, faults_note, result_table
 
-    result = compare(options)
-    console.print(result_table(result))
-    if faults_note(result):
-        print(faults_note(result), file=sys.stderr)
-    console.print(f"answers and {result['kind']}.json are in {result['folder']}", soft_wrap=True,
-                  markup=False)
+    if options.judge or not options.tasks:
+        result = compare(options)
+        console.print(result_table(result))
+        if faults_note(result):
+            print(faults_note(result), file=sys.stderr)
+        console.print(f"answers and {result['kind']}.json are in {result['folder']}", soft_wrap=True,
+                      markup=False)
+    if options.tasks:
+        from qlora_nb.harness import benchmark, benchmark_table
+
+        result = benchmark(options)
+        console.print(benchmark_table(result))
+        console.print(f"tasks.json is in {result['folder']}", soft_wrap=True, markup=False)
 
 def _merge(typed: Typed, console: Console) -> None:
     "Merge and say where the model is."

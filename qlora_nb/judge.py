@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'BATCH', 'JUDGE_PROMPTS', 'OUTCOMES', 'SCORES', 'Question', 'read_questions', 'Journal', 'evaluation_folder',
-           'Side', 'sides', 'answer', 'interval', 'compare_exactly', 'read_verdict', 'judge_prompt', 'Reply', 'Judge',
+           'Side', 'sides', 'answer', 'load_side', 'compare_exactly', 'read_verdict', 'judge_prompt', 'Reply', 'Judge',
            'server_url', 'judge_all', 'side_by_side', 'outcomes', 'compare_judged', 'compare', 'default_folder',
-           'result_table', 'faults_note']
+           'side_weights', 'result_table', 'faults_note']
 
 # %% ../nbs/a_judge.ipynb #d14ff607
 import gc
@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
 from filelock import FileLock, Timeout
 from rich.markup import escape
 from rich.table import Table
 
 from .core import InputError, machine, read_json, saving, versions, write_json
+from .evaluate import bootstrap_interval, paired_difference, proportion_interval
 from .options import EvaluateOptions, check_evaluation
 from .progress import Progress, log
 from qlora_nb.readers import (
@@ -196,11 +196,12 @@ def evaluation_folder(
         lock.release()
         (folder / "lock").unlink(missing_ok=True)
 
-PARTS = ("answers", "verdicts")  # each is made from those before it
+# What there may be in the folder, and what is made from it.
+PARTS = {"answers": ("answers", "verdicts"), "verdicts": ("verdicts",), "tasks": ("tasks",)}
 
 def _settle(folder: Path, known: dict, made_with: dict, overwrite: bool) -> dict:
     "What is known and holds still; refuses to mix two evaluations, or with `overwrite` forgets one."
-    for number, part in enumerate(PARTS):
+    for part, stale in PARTS.items():
         if part not in known or part not in made_with:
             continue
         old = known[part]
@@ -211,9 +212,10 @@ def _settle(folder: Path, known: dict, made_with: dict, overwrite: bool) -> dict
             raise InputError(f"the {part} in {folder} were made otherwise: {'; '.join(changed)}; give "
                              "another --output, or --overwrite to begin anew")
         if changed:
-            for stale in PARTS[number:]:
-                (folder / f"{stale}.jsonl").unlink(missing_ok=True)
-            return {name: known[name] for name in PARTS[:number]}
+            for name in stale:
+                for path in folder.glob(f"{name}[.-]*"):  # answers.jsonl, tasks-a.db
+                    path.unlink()
+            known = {name: made for name, made in known.items() if name not in stale}
     return known
 
 # %% ../nbs/a_judge.ipynb #dfc2f85f
@@ -277,7 +279,7 @@ def answer(
                if not known.keys() >= {*range(start, min(start + BATCH, len(questions)))}]
     if not missing:
         return [known[i] for i in range(len(questions))]
-    speaker = _load(side, loaded)
+    speaker = load_side(side, loaded)
     with Progress(f"answers of {side.name}", len(questions), len(known)) as progress:
         for start in missing:
             chosen = range(start, min(start + BATCH, len(questions)))
@@ -288,8 +290,15 @@ def answer(
             progress.advance(len(fresh))
     return [known[i] for i in range(len(questions))]
 
-def _load(side: Side, loaded: dict):
-    "A speaker; what was loaded for another adapter is let go first."
+def load_side(
+    side: Side,
+    loaded: dict,  # what is loaded already; changed
+):  # -> `qlora_nb.chat.Speaker`
+    """Who answers for a side; what was loaded for another adapter is let go first.
+
+    Args:
+        loaded: what is loaded already; changed
+    """
     import torch
 
     from qlora_nb.chat import load_speaker
@@ -327,25 +336,6 @@ def _ask(speaker, side: Side, questions: list[Question], first: int) -> list[str
     return [text.replace("<NL>", "\n") for text in texts]
 
 # %% ../nbs/a_judge.ipynb #d36fcef7
-def interval(
-    values: Sequence[float],  # one for each question
-    level: float = 0.95,  # share of the resampled means that lie inside
-    draws: int = 10_000,
-) -> dict:  # value, low and high
-    """The mean of `values` and its percentile interval over resampled questions.
-
-    Args:
-        values: one for each question
-        level: share of the resampled means that lie inside
-
-    Returns:
-        value, low and high
-    """
-    numbers = np.asarray(values, dtype=float)
-    chosen = np.random.default_rng(0).integers(len(numbers), size=(draws, len(numbers)))
-    low, high = np.quantile(numbers[chosen].mean(1), [(1 - level) / 2, (1 + level) / 2])
-    return {"value": float(numbers.mean()), "low": float(low), "high": float(high)}
-
 def compare_exactly(
     questions: list[Question],
     answers: dict[str, list[str]],  # a, and b where something is compared
@@ -364,10 +354,11 @@ def compare_exactly(
                          "with; give rows with answers, or --judge with the URL of a server")
     right = {key: [text == question.expected for question, text in zip(questions, texts)]
              for key, texts in answers.items()}
-    found: dict = {"right": {key: interval(marks) for key, marks in right.items()}}
+    found: dict = {"right": {key: proportion_interval(sum(marks), len(marks))._asdict()
+                             for key, marks in right.items()}}
     if "b" in right:
         pairs = list(zip(right["a"], right["b"]))
-        found["difference"] = interval([a - b for a, b in pairs])
+        found["difference"] = paired_difference(right["a"], right["b"])._asdict() if pairs[1:] else None
         found["counts"] = {"both": pairs.count((True, True)), "only a": pairs.count((True, False)),
                            "only b": pairs.count((False, True)), "neither": pairs.count((False, False))}
     return found
@@ -514,12 +505,12 @@ class Judge:
         import openai
 
         try:
-            found = self.client.models.list()
+            found = self.client.with_options(max_retries=0).models.list()
             self.listed = [str(one.id) for one in getattr(found, "data", None) or []]
-        except (openai.NotFoundError, openai.APIResponseValidationError, ValueError):
-            pass  # not every server lists its models, or as JSON
-        except openai.OpenAIError as error:
+        except (openai.APIConnectionError, openai.AuthenticationError) as error:
             raise self._sentence(error) from error
+        except (openai.OpenAIError, ValueError):
+            pass  # some list nothing, and transformers' server fails where it has no cache
         if self.model is None:
             if len(self.listed) != 1:
                 offers = f"it lists {_some(self.listed)}" if self.listed else "it lists none"
@@ -593,7 +584,7 @@ class Judge:
             what = f"refuses the key in {self.key_name}" if self.key else (
                 f"wants a key; put it into the environment variable {self.key_name}")
             return InputError(f"the judge at {at} {what} ({reason})")
-        if code == 404 or self.model and str(self.model) in reason and "model" in reason.lower():
+        if code == 404 or code in (400, 422) and str(self.model) in reason:
             offers = f": it lists {_some(self.listed)}" if self.listed else ", and whether its address " \
                 "ends with /v1"
             return InputError(f"{at} does not know {self.model} ({reason}); check --judge-model{offers}")
@@ -637,7 +628,8 @@ def judge_all(
     judge: Judge,
     questions: list[Question],
     answers: dict[str, list[str]],  # of a and b
-    journal: Journal,  # of rows with question, first, verdict and text
+    names: dict[str, str],  # of a and b
+    journal: Journal,  # of rows as `qlora_nb.judges.read_verdicts` takes them, with text and fault
     language: str = "ja",  # of the prompt
     parallel: int = 4,  # requests at a time
 ) -> None:
@@ -645,26 +637,29 @@ def judge_all(
 
     Args:
         answers: of a and b
-        journal: of rows with question, first, verdict and text
+        names: of a and b
+        journal: of rows as `qlora_nb.judges.read_verdicts` takes them, with text and fault
         language: of the prompt
         parallel: requests at a time
     """
-    known = {(row["question"], row["first"]) for row in journal.rows}
+    known = {(row["question_id"], row["model_a"]) for row in journal.rows}
     different = [i for i, (a, b) in enumerate(zip(answers["a"], answers["b"])) if a != b]
-    missing = [(i, first) for i in different for first in "ab" if (i, first) not in known]
+    missing = [(i, first, second) for i in different for first, second in ("ab", "ba")
+               if (i, names[first]) not in known]
 
     def verdict(place):
-        i, first = place
-        second = "b" if first == "a" else "a"
+        i, first, second = place
         reply = judge.ask(judge_prompt(questions[i], answers[first][i], answers[second][i], language))
         read = None if reply.fault else read_verdict(reply.text)
-        who = {"A": first, "B": second, "tie": "tie"}.get(str(read))
-        return {"question": i, "first": first, "verdict": who, "fault": reply.fault, "text": reply.text}
+        return {"question_id": i, "model_a": names[first], "model_b": names[second],
+                "verdict": _CODES[read], "fault": reply.fault, "text": reply.text}
 
     with Progress("verdicts", 2 * len(different), 2 * len(different) - len(missing)) as progress:
         for row in side_by_side(verdict, missing, parallel):
             journal.add(row)
             progress.advance()
+
+_CODES = {"A": 1, "B": 2, "tie": 3, None: -1}  # as QLoRA's authors wrote them
 
 def side_by_side(
     work: Callable,  # of one item
@@ -709,12 +704,14 @@ def side_by_side(
 OUTCOMES = ("won", "lost", "tie", "split", "unreadable")
 
 def outcomes(
+    name: str,  # of side a, as the rows have it
     count: int,  # questions
     verdicts: Sequence[dict],  # rows of `judge_all`
 ) -> list[str]:  # of `OUTCOMES`, as a sees it
     """What became of each question; equal answers, which nobody was asked about, are ties.
 
     Args:
+        name: of side a, as the rows have it
         count: questions
         verdicts: rows of `judge_all`
 
@@ -723,37 +720,49 @@ def outcomes(
     """
     both: dict = {}
     for row in verdicts:
-        both.setdefault(row["question"], {})[row["first"]] = row["verdict"]
-    meanings = {("a", "a"): "won", ("b", "b"): "lost", ("tie", "tie"): "tie"}
-    pairs = [tuple(both[i].get(first) for first in "ab") if i in both else ("tie", "tie")
-             for i in range(count)]
-    return ["unreadable" if None in pair else meanings.get(pair, "split") for pair in pairs]
+        won = {1: row["model_a"] == name, 2: row["model_b"] == name, 3: "tie"}.get(row["verdict"])
+        both.setdefault(row["question_id"], []).append(won)
+    meanings = {True: "won", False: "lost", "tie": "tie", None: "unreadable"}
+    said = [set(both.get(i, ["tie"])) for i in range(count)]
+    return ["unreadable" if None in one else "split" if len(one) > 1 else meanings[one.pop()]
+            for one in said]
 
 SCORES = {"won": 1.0, "lost": 0.0, "tie": 0.5, "split": 0.5}
 
 def compare_judged(
+    name: str,  # of side a, as the rows have it
     count: int,  # questions
     verdicts: Sequence[dict],  # rows of `judge_all`
 ) -> dict:  # counts, win rate of a and share of verdicts for the first place, with intervals
-    """The numbers of a judge's verdicts; None for a rate of nothing.
+    """The numbers of a judge's verdicts; None for a rate that nothing is known of.
 
     Args:
+        name: of side a, as the rows have it
         count: questions
         verdicts: rows of `judge_all`
 
     Returns:
         counts, win rate of a and share of verdicts for the first place, with intervals
     """
-    found = outcomes(count, verdicts)
-    scores = [SCORES[outcome] for outcome in found if outcome in SCORES]
-    decided = [row for row in verdicts if row["verdict"] in ("a", "b")]
+    found, places = outcomes(name, count, verdicts), {}
+    for row in verdicts:
+        if row["verdict"] in (1, 2):
+            places.setdefault(row["question_id"], []).append(row["verdict"] == 1)
     faults = Counter(row["fault"].partition(":")[0] or "no verdict in the text"
-                     for row in verdicts if row["verdict"] is None)
+                     for row in verdicts if row["verdict"] == -1)
     return {"counts": {outcome: found.count(outcome) for outcome in OUTCOMES},
-            "same answer": count - len({row["question"] for row in verdicts}),
-            "win rate": interval(scores) if scores else None,
-            "first place": interval([row["verdict"] == row["first"] for row in decided])
-            if decided else None, "verdicts": len(verdicts), "faults": dict(faults)}
+            "same answer": count - len({row["question_id"] for row in verdicts}),
+            "win rate": _rate([SCORES[outcome] for outcome in found if outcome in SCORES]),
+            "first place": _rate([sum(marks) / len(marks) for marks in places.values()]),
+            "verdicts": len(verdicts), "faults": dict(faults)}
+
+def _rate(values: list[float]) -> dict | None:
+    "A mean with its interval; where each question says yes or no, one that has a width at the ends."
+    if len(values) < 2:
+        return None
+    if {*values} <= {0.0, 1.0}:
+        return proportion_interval(int(sum(values)), len(values))._asdict()
+    return bootstrap_interval(values)._asdict()
 
 # %% ../nbs/a_judge.ipynb #97f199c6
 def compare(
@@ -799,9 +808,10 @@ def _compared(options, found: dict[str, Side], questions, judge: Judge | None, j
     loaded.clear()
     if judge is None:
         return {"kind": "exact", **compare_exactly(questions, answers)}
-    judge_all(judge, questions, answers, journals["verdicts"], options.judge_language,
+    names = {key: side.name for key, side in found.items()}
+    judge_all(judge, questions, answers, names, journals["verdicts"], options.judge_language,
               options.judge_parallel)
-    return {"kind": "judge", **compare_judged(len(questions), journals["verdicts"].rows),
+    return {"kind": "judge", **compare_judged(names["a"], len(questions), journals["verdicts"].rows),
             "judge": {"url": judge.url, "model": judge.model, "language": options.judge_language,
                       "prompt": JUDGE_PROMPTS[options.judge_language]}}
 
@@ -824,21 +834,33 @@ def _source(options: EvaluateOptions) -> str:
 
 def _answers_made_with(options: EvaluateOptions, found: dict, questions: list[Question]) -> dict:
     "What decides the answers, as far as it can be known before a model is loaded."
+    asked = json.dumps([asdict(question) for question in questions], ensure_ascii=False)
+    how = ["prompt_format", "max_new_tokens", "temperature", "top_p", "seed"]
+    return {**side_weights(options, found),
+            "questions": hashlib.sha256(asked.encode("utf-8", "replace")).hexdigest()[:16],
+            **{name.replace("_", " "): getattr(options, name) for name in how}}
+
+def side_weights(
+    options: EvaluateOptions,
+    found: dict[str, Side],
+) -> dict:  # for people, and equal only for equal weights
+    """Which models answer, and how they are stored.
+
+    Returns:
+        for people, and equal only for equal weights
+    """
     from qlora_nb.adapters import open_adapter
     from qlora_nb.loading import fingerprint
     from qlora_nb.models import fetch_model
 
-    def weights(side):
+    def mark(side):
         if side.options.adapter == "none":
             return fingerprint(fetch_model(side.options.model, side.options.revision))
         file = open_adapter(side.options.adapter).path / "adapter_model.safetensors"
         return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
-    asked = json.dumps([asdict(question) for question in questions], ensure_ascii=False)
-    how = ["quantization", "backend", "prompt_format", "max_new_tokens", "temperature", "top_p", "seed"]
-    return {**{f"side {key}": f"{side.name} {weights(side)}" for key, side in found.items()},
-            "questions": hashlib.sha256(asked.encode("utf-8", "replace")).hexdigest()[:16],
-            **{name.replace("_", " "): getattr(options, name) for name in how}}
+    return {**{f"side {key}": f"{side.name} {mark(side)}" for key, side in found.items()},
+            "quantization": options.quantization, "backend": options.backend}
 
 def result_table(
     result: dict,  # of `compare`
@@ -857,7 +879,7 @@ def result_table(
     if result["kind"] == "exact":
         rates = {f"right answers of {names[key]}": said(one) for key, one in result["right"].items()}
         if "difference" in result:
-            rates["difference"] = said(result["difference"], "+.1%")
+            rates["difference, question by question"] = said(result["difference"], "+.1%")
         labels = {"only a": f"right: only {names['a']}", "only b": f"right: only {names.get('b')}",
                   "both": "right: both", "neither": "right: neither"}
     else:

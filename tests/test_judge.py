@@ -1,10 +1,17 @@
 """`qlora-nb evaluate` with judges on real servers: good ones, and those that people meet."""
 import json
+import os
 import re
+import shutil
+import socket
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -12,7 +19,9 @@ import torch
 
 from bad_inputs.adapters import A, B, adapter
 from conftest import write_rows
-from qlora_nb.judge import Journal, Judge, server_url
+from qlora_nb.judge import Journal, Judge, read_verdict, server_url
+from qlora_nb.micro import micro_folder
+from qlora_nb.tokenizer import load_tokenizer
 
 QUESTIONS = [{"question": text} for text in ("空は？", "海は？", "犬は？", "一足す一は？", "朝は？", "夜は？")]
 ANSWERS = re.compile(r"=== Aの回答 ===\n(.*?)\n\n=== Bの回答 ===\n(.*?)\n\n=== 回答", re.S)
@@ -174,7 +183,8 @@ def test_rubbish_is_unreadable_and_no_draw(evaluate, tmp_path):
     judged = result["verdicts"] // 2
     assert result["counts"]["unreadable"] == judged and result["counts"]["tie"] == result["same answer"]
     assert set(result["faults"]) == {"said nothing", "no verdict in the text"}
-    assert result["first place"]["value"] == 1
+    assert sum(result["faults"].values()) == sum(
+        row["verdict"] == -1 for row in Journal(tmp_path / "made" / "verdicts.jsonl").rows)
     assert "could not be read" in done.stderr
 
 
@@ -274,3 +284,63 @@ def test_right_answers_need_no_judge(called, odd, tmp_path):
     result = json.loads((tmp_path / "made" / "exact.json").read_text(encoding="utf-8"))
     assert result["questions"] == 8 and set(result["right"]) == {"a"}
     assert called("evaluate", "--show-prompt", "--judge-language", "en").stdout.count("[[A]]") == 1
+
+
+@pytest.fixture(scope="module")
+def transformers_server(tmp_path_factory):
+    "`transformers serve` with the micro model: its process, its address and its model's name."
+    folder = tmp_path_factory.mktemp("served") / "micro"
+    shutil.copytree(micro_folder() / "model", folder)
+    tokenizer = load_tokenizer(folder)
+    tokenizer.chat_template = ("{% for turn in messages %}ユーザー: {{ turn['content'] }}<NL>{% endfor %}"
+                               "システム: ")
+    tokenizer.save_pretrained(folder)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve = [str(Path(sys.executable).with_name("transformers")), "serve", str(folder), "--host",
+             "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    with open(folder.parent / "log", "w+") as log:
+        process = subprocess.Popen(serve, stdout=log, stderr=log,
+                                   env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"})
+        try:
+            for _ in range(600):
+                assert process.poll() is None, (folder.parent / "log").read_text()
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
+                    break
+                except OSError:
+                    time.sleep(.2)
+            yield process, f"http://127.0.0.1:{port}", str(folder)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_transformers_own_server_judges_until_it_is_killed(evaluate, transformers_server, tmp_path):
+    "Its verdicts are nonsense, as the micro model's must be: what is tried is the protocol."
+    process, url, model = transformers_server
+    short = ("--judge", url, "--judge-tokens", 24, "--judge-parallel", 1)
+    other = evaluate(*short, "--judge-model", "gpt-4")
+    assert other.returncode == 2 and "does not know gpt-4" in other.stderr, other.stderr
+    done = evaluate(*short, "--judge-model", model, "--limit", 2)
+    assert done.returncode == 0, done.stderr
+    rows = Journal(tmp_path / "made" / "verdicts.jsonl").rows
+    result = json.loads((tmp_path / "made" / "judge.json").read_text(encoding="utf-8"))
+    assert len(rows) == result["verdicts"] == 2 * (2 - result["same answer"]) > 0
+    for row in rows:
+        assert row["verdict"] == {"A": 1, "B": 2, "tie": 3, None: -1}[
+            None if row["fault"] else read_verdict(row["text"])]
+    write_rows(tmp_path / "q.jsonl", [{"question": f"{n}足す{n}は？"} for n in range(20)])
+    kept = tmp_path / "made" / "verdicts.jsonl"
+
+    def kill():
+        while not kept.exists() or kept.read_bytes().count(b"\n") < 2:
+            time.sleep(.005)
+        process.kill()
+
+    threading.Thread(target=kill, daemon=True).start()
+    done = evaluate(*short, "--judge-model", model, "--overwrite")
+    assert done.returncode == 2 and "same command again" in done.stderr, done.stderr
+    assert done.stderr.count("qlora-nb: ") == 1 and "Traceback" not in done.stderr
+    assert len(Journal(kept).rows) >= 2
