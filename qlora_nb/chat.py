@@ -17,12 +17,14 @@ from typing import Any
 import torch
 
 from .adapters import load_adapted, pick_format, without_adapter
+from .architectures import context_of
 from .core import InputError
 from .data import PromptFormat, prompt_ids
 from .models import pick_device
 from .options import ChatOptions, adapter_names, check_sampling
 from .several import labels, load_several, switch_to
 from .show import bubbles
+from .templates import ChatTemplate, end_tokens
 
 # %% ../nbs/19_chat.ipynb #7e25eafa
 @dataclass
@@ -37,7 +39,7 @@ class Speaker:
 
     model: Any
     tokenizer: Any
-    form: PromptFormat
+    form: PromptFormat | ChatTemplate
     context: int  # tokens that the model can attend to
     name: str  # of model and adapter, for people
     adapter: str | None = None  # its name on the model, where that has several
@@ -56,7 +58,7 @@ def load_speaker(
     form = pick_format(options.prompt_format, adapter, folder, tokenizer)
     name = f"{adapter.record.get('base', {}).get('model') or folder} + {options.adapter}"
     name = str(options.model) if options.adapter == "none" else name
-    return Speaker(model, tokenizer, form, model.config.max_position_embeddings, name)
+    return Speaker(model, tokenizer, form, context_of(model.config), name)
 
 # %% ../nbs/19_chat.ipynb #82440042
 class TextStream:
@@ -140,12 +142,12 @@ def tokens(
     Returns:
         the answer's tokens, without EOS
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator, ends = torch.Generator().manual_seed(seed), end_tokens(speaker.tokenizer)
     ids, cache = prompt, None
     for _ in range(min(options.max_new_tokens, speaker.context - len(prompt))):
         logits, cache = _step(speaker, ids, cache, adapted)
         ids = [pick(logits, options.temperature, options.top_p, generator)]
-        if ids[0] == speaker.tokenizer.eos_token_id:
+        if ids[0] in ends:
             return
         yield ids[0]
 

@@ -27,6 +27,7 @@ import torch
 from .core import InputError
 from .lean import IGNORED
 from .readers import DataReport, watched
+from .templates import ChatTemplate, start_tokens
 
 # %% ../nbs/15_data.ipynb #1978d031
 @dataclass(frozen=True)
@@ -83,8 +84,10 @@ FORMATS = {
 }
 
 # %% ../nbs/15_data.ipynb #d12d080e
-def _fitted(format: PromptFormat, tokenizer) -> PromptFormat:
+def _fitted(format, tokenizer):
     "The format with a line break that survives the tokenizer: its own, \\n, <NL>, or a space."
+    if isinstance(format, ChatTemplate):
+        return format
     for newline in (format.newline, "\n", "<NL>"):
         if tokenizer.decode(_ids(tokenizer, newline)) == newline:
             if newline != "<NL>" or _knows(tokenizer, newline):
@@ -112,16 +115,20 @@ FAMILIES = {"bilingual-gpt-neox": "rinna-4b", "japanese-gpt-neox": "rinna", "rin
 def choose_format(
     name: str | Path,  # a format's name, a model's name on the hub, or its local folder
     tokenizer,
-) -> PromptFormat:
-    """The prompt format of a model's family, with a line break that the tokenizer knows.
+) -> PromptFormat | ChatTemplate:
+    """The prompt format of a model's family, or its own, with a line break that the tokenizer knows.
 
     Args:
         name: a format's name, a model's name on the hub, or its local folder
     """
+    if str(name) == ChatTemplate.name:
+        return ChatTemplate(tokenizer)
     if str(name) in FORMATS:
         return _fitted(FORMATS[str(name)], tokenizer)
     text = _family_name(name)
     family = next((family for mark, family in FAMILIES.items() if mark in text), None)
+    if family is None and getattr(tokenizer, "chat_template", None):  # it says so itself
+        return ChatTemplate(tokenizer)
     if family is None:  # a name that tells nothing
         family = "rinna" if _knows(tokenizer, "<NL>") else "plain"
     elif "instruct" not in text:  # a base model has seen no prompt of its family
@@ -161,7 +168,7 @@ def _segments(
 def encode_dialogue(
     conversation: list[dict],  # {"role": ..., "content": ...}
     tokenizer,
-    format: PromptFormat,
+    format: PromptFormat | ChatTemplate,
     train_on_prompt: bool = False,  # grade the questions too
 ) -> dict:  # input_ids and labels, lists of equal length
     """A dialogue's tokens, graded on the answers and on the end of each of them.
@@ -178,17 +185,20 @@ def encode_dialogue(
 def _encoded(
     conversations: list[list[dict]],
     tokenizer,
-    format: PromptFormat,  # of `_fitted`
+    format: PromptFormat | ChatTemplate,  # of `_fitted`
     train_on_prompt: bool,
 ) -> Iterator[dict]:  # an example for each conversation
     "What `encode_dialogue` makes of each dialogue; all their texts are tokenized in one call."
+    if isinstance(format, ChatTemplate):
+        yield from (format.encode(turns, train_on_prompt) for turns in conversations)
+        return
     if tokenizer.eos_token_id is None:
         raise InputError("the tokenizer has no end-of-sequence token; without it no answer ends")
     cut = [_segments(turns, format) for turns in conversations]
     texts = [text for segments in cut for text, _ in segments]
-    ids = iter(_ids(tokenizer, texts) if texts else [])
+    ids, start = iter(_ids(tokenizer, texts) if texts else []), start_tokens(tokenizer)
     for segments in cut:
-        parts = [(next(ids), graded) for _, graded in segments]
+        parts = [(start, False), *((next(ids), graded) for _, graded in segments)]
         yield _joined(parts, tokenizer.eos_token_id, train_on_prompt)
 
 def _joined(
@@ -210,7 +220,7 @@ def _joined(
 def prompt_ids(
     conversation: list[dict],  # {"role": ..., "content": ...}, the last turn the user's
     tokenizer,
-    format: PromptFormat,
+    format: PromptFormat | ChatTemplate,
 ) -> list[int]:  # the tokens after which the model's answer begins
     """The tokens that `encode_dialogue` puts before an answer, for generation.
 
@@ -220,9 +230,12 @@ def prompt_ids(
     Returns:
         the tokens after which the model's answer begins
     """
+    if isinstance(format, ChatTemplate):
+        return format.prompt(conversation)
     open_ended = [*conversation, {"role": "assistant", "content": ""}]
     segments = _segments(open_ended, _fitted(format, tokenizer))
-    return [id for text, _ in segments[:-1] for id in _ids(tokenizer, text)]
+    bare = [id for text, _ in segments[:-1] for id in _ids(tokenizer, text)]
+    return start_tokens(tokenizer) + bare
 
 # %% ../nbs/15_data.ipynb #b26621ad
 @dataclass
@@ -392,7 +405,7 @@ class Examples(Sequence):
 def encode_all(
     conversations: list[list[dict]],
     tokenizer,
-    format: PromptFormat,
+    format: PromptFormat | ChatTemplate,
     max_length: int | None,  # tokens; a longer example is dropped, with None not one
     train_on_prompt: bool = False,
     report: DataReport | None = None,

@@ -67,7 +67,9 @@ def training_loss(
     Returns:
         a scalar: nats per token
     """
+    from qlora_nb.architectures import logits_of  # here: it loads transformers
+
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     hidden = causal.base_model(**inputs)[0]
-    return graded_loss(hidden, batch["labels"], causal.get_output_embeddings(), count)
+    return graded_loss(hidden, batch["labels"], logits_of(causal), count)

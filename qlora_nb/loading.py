@@ -4,25 +4,28 @@
 
 # %% auto #0
 __all__ = ['weight_files', 'stored_tensors', 'fingerprint', 'refuse_non_finite', 'non_finite', 'quantization_config',
-           'quantize_weight', 'empty_model', 'read_weights', 'load_quantized']
+           'quantize_weight', 'empty_model', 'read_weights', 'reads_by_name', 'load_quantized']
 
 # %% ../nbs/a_loading.ipynb #488f8769
 import hashlib
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.quantizers import AutoHfQuantizer
 
+from .architectures import straighten
 from .blockwise import QuantizedTensor, quantize
 from .core import InputError, read_json
 from .double_quant import double_quantize
 from .kernels import COMPILE_FROM, can_compile
 from .linear4bit import Linear4bit
 from .model_files import finish_model, head_names
-from .qlora import linear_layers, replace_layers
+from .qlora import linear_layers, quantize_model, replace_layers
 
 # %% ../nbs/a_loading.ipynb #9d31e0ba
 def weight_files(
@@ -182,6 +185,7 @@ def empty_model(
     """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    model.turned_layers = straighten(model)
     quantizer = AutoHfQuantizer.from_config(how) if how else None
     if quantizer is not None:
         quantizer.preprocess_model(model=model, device_map={"": "cpu"})
@@ -205,9 +209,9 @@ def read_weights(
     Returns:
         layer -> QuantizedTensor; name in the model -> tensor
     """
-    wide = tuple(model._keep_in_fp32_modules or ())  # parts of the names of what stays in float32
+    wide = _kept_wide(model, dtype)
     chosen = {name for name in linear_layers(model) if not any(part in name for part in wide)}
-    heads, places = head_names(model), model.state_dict()
+    heads, places, turned = head_names(model), model.state_dict(), set(model.turned_layers)
     quantized, plain, bad = {}, {}, {}
     for stored, tensors in stored_tensors(folder):
         name = _name_in_model(stored, heads, model.base_model_prefix, places)
@@ -215,6 +219,8 @@ def read_weights(
             continue  # a buffer that the model computes by itself: `check_weights` has seen the rest
         layer, _, part = name.rpartition(".")
         tensor = tensors.get_tensor(stored).to(device)
+        if part == "weight" and layer in turned:
+            tensor = tensor.t().contiguous()
         if part == "weight" and layer in chosen:
             try:
                 quantized[layer] = into_four_bits(tensor)
@@ -230,13 +236,40 @@ def read_weights(
     refuse_non_finite(bad, folder)
     return quantized, plain
 
+def _kept_wide(model, dtype: torch.dtype) -> tuple:
+    "Parts of the names of what a family wants in float32, as transformers reads its two lists."
+    always = set(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
+    return tuple(always | set((dtype is torch.float16 and model._keep_in_fp32_modules) or ()))
+
 def _name_in_model(stored: str, heads: tuple, body: str, places: dict) -> str | None:
     "The place of a stored tensor; None for a buffer that the model computes by itself."
     inner, outer = heads
     if stored.startswith(outer + "."):
         stored = inner + stored.removeprefix(outer)
-    names = stored, f"{body}.{stored}"  # the body may have been saved alone
+    # The body may have been saved alone, and layer norms had other names once.
+    modern = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", stored))
+    names = stored, f"{body}.{stored}", modern, f"{body}.{modern}"
     return next((name for name in names if name in places), None)
+
+def reads_by_name(
+    folder,  # a local checkpoint folder with float weights
+    model,  # on the device meta, with its weights tied
+) -> bool:
+    """Whether each weight is one tensor of the files; transformers puts some families' together.
+
+    Args:
+        folder: a local checkpoint folder with float weights
+        model: on the device meta, with its weights tied
+    """
+    if model.config.model_type == "gpt_neox" or not get_model_conversion_mapping(
+            model, add_legacy=False):
+        return True
+    heads, places = head_names(model), model.state_dict()
+    found = {_name_in_model(stored, heads, model.base_model_prefix, places)
+             for stored, _ in stored_tensors(folder)}
+    tied = getattr(model, "all_tied_weights_keys", None) or {}
+    needed = {name for name, _ in model.named_parameters()} - {*tied, *tied.values()}
+    return needed <= found
 
 # %% ../nbs/a_loading.ipynb #c1b76029
 @torch.no_grad()
@@ -264,6 +297,8 @@ def load_quantized(
         how = quantization_config(codebook, double_quantization, compute_dtype)
     model, quantizer = empty_model(
         AutoConfig.from_pretrained(folder), compute_dtype, how)
+    if not reads_by_name(folder, model):
+        return _by_transformers(folder, codebook, double_quantization, compute_dtype, device, how)
     # Compiling takes seconds: worth it for gigabytes, and on a GPU never.
     large = sum(part.numel() for part in model.parameters()) > 16 * COMPILE_FROM
     compiled = large and torch.device(device).type == "cpu" and can_compile("cpu")
@@ -282,4 +317,18 @@ def load_quantized(
         guard_cpu_layers(model)
         quantizer.postprocess_model(model)
         model.hf_quantizer = quantizer
+    return model.eval()
+
+def _by_transformers(folder, codebook: str, double: bool, dtype: torch.dtype, device, how):
+    "The same for files whose tensors are put together first, which transformers alone knows how to."
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, device_map={"": device}, quantization_config=how, use_safetensors=True)
+    refuse_non_finite({name: non_finite(part) for name, part in model.named_parameters()}, folder)
+    if how is None:
+        straighten(model)
+        quantize_model(model, codebook, double_quantization=double, compute_dtype=dtype)
+    else:
+        from qlora_nb.bnb_layers import guard_cpu_layers
+
+        guard_cpu_layers(model)
     return model.eval()

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
+from .architectures import make_buffers
 from .blockwise import QuantizedTensor
 from .core import InputError, saving, whole_file, whole_folder, write_json
 from .linear4bit import Linear4bit
@@ -174,12 +175,6 @@ def _rename_head(tensors: dict, old: str, new: str) -> dict:
     return {new + name.removeprefix(old) if name.startswith(old + ".") else name: part
             for name, part in tensors.items()}
 
-def _make_buffers(model, device) -> None:
-    "Make what no file holds: the rotary tables, which a module computes when it is made."
-    for name, module in list(model.named_modules()):
-        if any(part.is_meta for part in module.buffers(recurse=False)):
-            replace_layers(model, {name: type(module)(model.config).to(device)})
-
 def finish_model(
     model,  # on the device meta but for its quantized layers, changed in place
     tensors: dict,  # name in the model -> tensor: what is not quantized
@@ -195,7 +190,7 @@ def finish_model(
     """
     model.load_state_dict(tensors, strict=False, assign=True)
     model.tie_weights()
-    _make_buffers(model, device)
+    make_buffers(model, device)
     left = [name for name, part in model.named_parameters() if part.is_meta]
     if left:
         raise InputError(f"{folder} lacks {len(left)} weights, the first {left[0]}; save it again")

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from .activations import ledger
+from .activations import LEAN, ledger
+from .architectures import context_of
 from .core import InputError
 from .memory import Recipe, Shape, layer_matrices, read_shape
 from .models import fetch_model, pick_backend, pick_compute_dtype, pick_device, read_config
@@ -198,7 +199,7 @@ def make_plan(
     cuda = device.type == "cuda"
     pick_backend(options.backend, device, options.quantization)
     folder = fetch_model(options.model, options.revision, weights=False)
-    context = read_config(folder, weights=False).max_position_embeddings
+    context = context_of(read_config(folder, weights=False))
     shape = known_shape(folder)
     if options.compute_dtype == "auto" and takes_hours(device, shape):
         dtype = quickest_dtype()
@@ -228,7 +229,8 @@ def known_shape(
     """
     try:
         # Absolute: a folder may be called like a model whose shape is known by heart.
-        return read_shape(str(Path(folder).absolute()))
+        shape = read_shape(str(Path(folder).absolute()))
+        return shape if shape.family in LEAN else None
     except InputError:
         return None
 

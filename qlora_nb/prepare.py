@@ -59,7 +59,6 @@ def add_lora(
     target_modules: str = "all-linear",  # or names with commas
     seed: int = 0,  # decides lora_A; lora_B starts at zero
     backend: str = "bitsandbytes",  # with peft's layers, or reference: with ours
-    variant: dict | None = None,  # further fields of peft's LoraConfig, as `variants.variant` gives
 ):  # -> PeftModel, or with our layers the same model
     """A LoRA adapter on `model`; raises `InputError` for names or a rank that do not fit.
 
@@ -70,7 +69,6 @@ def add_lora(
         target_modules: or names with commas
         seed: decides lora_A; lora_B starts at zero
         backend: with peft's layers, or reference: with ours
-        variant: further fields of peft's LoraConfig, as `variants.variant` gives
     """
     known = linear_names(model)
     chosen = target_names(target_modules)
@@ -83,12 +81,11 @@ def add_lora(
     torch.manual_seed(seed)
     targets = list(chosen) or "all-linear"
     if backend == "reference":
-        return insert_lora(model, rank, alpha, dropout, targets,
-                           (variant or {}).get("use_rslora", False))
+        return insert_lora(model, rank, alpha, dropout, targets)
     ignore_old_torchao()
     return get_peft_model(model, LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets,
-        bias="none", task_type="CAUSAL_LM", **(variant or {}),
+        bias="none", task_type="CAUSAL_LM",
     ))
 
 # %% ../nbs/a_prepare.ipynb #96fba5b9
@@ -125,8 +122,7 @@ def prepare(
     dtype: torch.dtype = torch.float32,  # of the arithmetic; 16 bits: `keep_16_bit` on 4-bit layers
     gradient_checkpointing: bool = False,
     reentrant: bool = False,  # which of torch's two kinds of checkpointing
-    narrow: bool = True,  # False: never `keep_16_bit`, as peft alone prepares
-    variant: dict | None = None,  # as `add_lora` takes it
+    narrow: bool = True,  # False: never `keep_16_bit`, as peft alone prepares; others than GPT-NeoX never
 ):  # -> the model, ready to train
     """Freeze the base, choose what is recomputed and in which dtype, and add LoRA.
 
@@ -139,8 +135,7 @@ def prepare(
         backend: with peft's layers, or reference: with ours
         dtype: of the arithmetic; 16 bits: `keep_16_bit` on 4-bit layers
         reentrant: which of torch's two kinds of checkpointing
-        narrow: False: never `keep_16_bit`, as peft alone prepares
-        variant: as `add_lora` takes it
+        narrow: False: never `keep_16_bit`, as peft alone prepares; others than GPT-NeoX never
     """
     four_bit = getattr(model, "is_loaded_in_4bit", False) or any(
         isinstance(module, Linear4bit) for module in model.modules())
@@ -156,11 +151,10 @@ def prepare(
             switch = getattr(model, "activation_checkpointing_enable",
                              model.gradient_checkpointing_enable)
             switch({"use_reentrant": reentrant})
-    if narrow and four_bit and dtype is not torch.float32:
+    narrowed = model.config.model_type.startswith("gpt_neox")  # the family whose norms are known
+    if narrow and narrowed and four_bit and dtype is not torch.float32:
         keep_16_bit(model, dtype)
-    if not rank:
-        return model
-    return add_lora(model, rank, alpha, dropout, target_modules, seed, backend, variant)
+    return add_lora(model, rank, alpha, dropout, target_modules, seed, backend) if rank else model
 
 # %% ../nbs/a_prepare.ipynb #de3ec04b
 def write_adapter(

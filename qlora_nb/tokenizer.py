@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from .core import InputError, read_json, whole_file
 from .hub import hub_folder
+from .templates import authors_tokenizer
 
 # %% ../nbs/14_tokenizer.ipynb #6e8a1b38
 def train_sentencepiece(
@@ -329,11 +330,17 @@ def _within_rows(
     return tokenizer
 
 # %% ../nbs/14_tokenizer.ipynb #cac8f853
+def _needs_repair(folder: Path) -> bool:
+    "Whether these are GPT-NeoX's files, or a SentencePiece model that is read as T5's."
+    family = _json(folder / "config.json").get("model_type", "gpt_neox")
+    name = str(_json(folder / "tokenizer_config.json").get("tokenizer_class"))
+    return family == "gpt_neox" or name.startswith("T5Tokenizer") and any(folder.glob("*.model"))
+
 def load_tokenizer(
     source,  # a local folder or a hub name
     revision: str | None = None,  # branch, tag or commit on the hub
 ) -> PreTrainedTokenizerFast:
-    """The tokenizer of a GPT-NeoX checkpoint, as it was when the model was trained.
+    """The tokenizer of a checkpoint, as it was when the model was trained.
 
     Args:
         source: a local folder or a hub name
@@ -342,6 +349,8 @@ def load_tokenizer(
     folder = Path(source)
     if not folder.is_dir():
         folder = hub_folder(str(source), FILES, revision)
+    if not _needs_repair(folder):
+        return authors_tokenizer(folder, _rows(folder))
     pieces = sorted(folder.glob("*.model"), key=lambda p: (p.name != "spiece.model", p.name))
     if pieces:
         tokenizer = sentencepiece_tokenizer(pieces[0], _added_tokens(folder),

@@ -273,8 +273,8 @@ def test_models_that_are_refused(called, model):
 
     config = model / "config.json"
     original = config.read_text(encoding="utf-8")
-    edit_json(config, model_type="llama")
-    refused(finetune(), "llama", "GPT-NeoX")
+    edit_json(config, model_type="t5")
+    refused(finetune(), "t5", "GPT-NeoX", "Llama")
     edit_json(config, model_type="gpt_neox", auto_map={"AutoModelForCausalLM": "code.Model"})
     refused(finetune(), "auto_map")
     config.write_text(original, encoding="utf-8")
