@@ -68,7 +68,7 @@ class TextStream:
         self,
         tokenizer,
     ):
-        self.tokenizer, self.held = tokenizer, []
+        self.tokenizer, self.said, self.held = tokenizer, [], []
 
     def push(
         self,
@@ -80,15 +80,21 @@ class TextStream:
             the text that is complete now; empty while a character is not
         """
         self.held.append(token)
-        text = self.tokenizer.decode(self.held, skip_special_tokens=True)
+        text = self._text()
         waiting = len(text) - len(text.rstrip("\ufffd"))
         return "" if 0 < waiting < 4 else self.end()
 
     def end(self) -> str:
         "What is still held back: empty, or bytes that are no character."
-        text = self.tokenizer.decode(self.held, skip_special_tokens=True)
-        self.held = []
+        text = self._text()
+        self.said, self.held = self.held or self.said, []
         return text
+
+    def _text(self) -> str:
+        "What is held, read behind what was said last: a first word would lose the space before it."
+        before, text = (self.tokenizer.decode(ids, skip_special_tokens=True)
+                        for ids in (self.said, self.said + self.held))
+        return text[len(before):]
 
 # %% ../nbs/19_chat.ipynb #da0f8a11
 def pick(

@@ -612,7 +612,7 @@ _DRY = ("--dry-run", "say what would be done, what memory and how long it takes,
 
 COMMANDS = {
     "finetune": Command(
-        FinetuneOptions, _finetune, "teach a Japanese GPT-NeoX with QLoRA",
+        FinetuneOptions, _finetune, "teach a causal language model with QLoRA",
         ("--data rows.jsonl --steps 100",
          "--model cyberagent/open-calm-1b --data rows.jsonl --dry-run"), None, (_DRY,)),
     "generate": Command(

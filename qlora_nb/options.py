@@ -86,7 +86,8 @@ class FinetuneOptions:
         None, "a file of held-out rows (default: taken from --data)", group="rows")
     held_out: Optional[int] = _option(None, "rows that --data gives to evaluation when --eval-data "
                                       "is absent (default: a tenth of them, 64 at most)")
-    prompt_format: Format = _option("auto", "the prompt around a question (auto: by the model)")
+    prompt_format: Format = _option(
+        "auto", "the prompt around a question (auto: the model's chat template, or its family's)")
     train_on_prompt: bool = _option(False, "grade the question's tokens as well as the answer's")
     sequence_length: Optional[int] = _option(
         None, "longest row in tokens (default: 1024, or the model's context if that is less)")
