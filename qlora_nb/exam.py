@@ -7,7 +7,10 @@ __all__ = ['ask', 'mean_loss', 'Exam', 'make_exam', 'evaluate', 'TrainingData', 
            'count_conversations']
 
 # %% ../nbs/a_exam.ipynb #6b75669f
-from collections.abc import Sequence
+import hashlib
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +19,11 @@ from accelerate.utils import send_to_device
 from .architectures import keeps_rows_apart
 from .core import InputError
 from qlora_nb.data import (
-    Collator, PromptFormat, choose_format, encode_all, prompt_ids, split,
+    Collator, Examples, PromptFormat, choose_format, encode_all, prompt_ids, split,
 )
 from .lean import IGNORED, training_loss
 from .micro import micro_folder
+from .options import column_names, weighted
 from .plan import Plan
 from .readers import DataReport, conversations, read_rows
 from .templates import ChatTemplate, end_tokens
@@ -185,63 +189,138 @@ class TrainingData:
 def read_conversations(
     source,  # a file, or a data set's name on the hub
     report: DataReport | None = None,
+    named: Mapping[str, str] | None = None,  # what a column is -> its name, where there is one
 ) -> list:  # of `qlora_nb.readers.conversations`
     """The conversations in `source`; an `InputError` about a row names the source as well.
 
     Args:
         source: a file, or a data set's name on the hub
+        named: what a column is -> its name, where there is one
 
     Returns:
         of `qlora_nb.readers.conversations`
     """
     rows = read_rows(source, report)
+    return _talks(source, rows, report, _used(rows, named or {}))
+
+def _used(rows: list, named: Mapping[str, str]) -> Mapping[str, str]:
+    "The columns that were named, if any of them is in these rows; else none."
+    return named if any(column in row for row in rows for column in named.values()) else {}
+
+def _talks(source, rows: list, report: DataReport | None, named: Mapping[str, str]) -> list:
     try:
-        return conversations(rows, report)
+        return conversations(rows, report, named)
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
 
 # %% ../nbs/a_exam.ipynb #d37a4a7c
+@dataclass
+class _Part:
+    "What one source gives to training."
+    name: str
+    weight: float
+    talks: list
+    report: DataReport
+
+def _parts(plan: Plan) -> list[_Part]:
+    "The sources of a plan, each without the conversations that an earlier one has."
+    sources, named = weighted(plan.data), column_names(plan.columns)
+    parts, seen = [], set()
+    for name, weight in sources.items():
+        report = DataReport()
+        rows = read_rows(micro_folder() / "train.jsonl" if name == "micro" else name, report)
+        mine = named if len(sources) == 1 else _used(rows, named)
+        marks = {_mark(turns): turns for turns in _talks(name, rows, report, mine)}
+        report.sources.append({"data": name, "weight": weight, "rows": len(marks), "columns": mine,
+                               "sha256": hashlib.sha256(b"".join(marks)).hexdigest()})
+        fresh = [turns for mark, turns in marks.items() if mark not in seen]
+        report.drop("in an earlier --data", len(marks) - len(fresh))
+        seen |= marks.keys()
+        parts.append(_Part(name, weight, fresh, report))
+    if named and not any(source["columns"] for part in parts for source in part.report.sources):
+        raise InputError(f"--columns names {', '.join(named.values())}, which no row of "
+                         f"{_named(plan)} has; give the names that are in the files")
+    return parts
+
+def _mark(turns: list[dict]) -> bytes:
+    "Sixteen bytes that equal conversations share."
+    return hashlib.blake2b(json.dumps(turns).encode(), digest_size=16).digest()
+
+def _repeated(rows: Sequence, weight: float, seed: int) -> Iterator:
+    "Each row as often as the weight says; what is left of it is the share that is drawn once more."
+    whole, rest = divmod(weight, 1)
+    drawn = random.Random(seed).sample(range(len(rows)), round(rest * len(rows)))
+    for places in [range(len(rows))] * int(whole) + [sorted(drawn)]:
+        yield from (rows[place] for place in places)
+
+# %% ../nbs/a_exam.ipynb #ca2192c4
 def load_data(
     plan: Plan,
     tokenizer,
 ) -> TrainingData:
     "Read, split and encode the data of a plan; longer rows are dropped and counted."
-    report = DataReport()
     form = choose_format(plan.model if plan.prompt_format == "auto" else plan.prompt_format,
                          tokenizer)
-    talks = read_conversations(_source(plan), report)
+    parts = _parts(plan)
+    report = DataReport(read=sum(part.report.read for part in parts))
     if plan.eval_data:
-        held_out = {"held-out": _second(plan.eval_data, report)}
-    elif plan.data == "micro":
+        held_out = {"held-out": _second(plan.eval_data, report, column_names(plan.columns))}
+    elif [part.name for part in parts] == ["micro"]:
         held_out = {name: _second(micro_folder() / f"{file}.jsonl", report)
                     for name, file in [("held-out", "held_out"), ("new phrasing", "rephrased")]}
     else:
-        talks, rest = _hold_out(talks, plan)
+        rest = _hold_out(parts, plan)
         held_out, report.held_out = {"held-out": rest}, len(rest)
-    train = encode_all(talks, tokenizer, form, plan.sequence_length, plan.train_on_prompt, report)
+    train = Examples()
+    for part in parts:
+        rows = _encoded(part, plan, tokenizer, form)
+        report.kept += len(rows)
+        report.sources += part.report.sources
+        report.add(part.report, "{}" if len(parts) == 1 else f"{{}} ({part.name})")
+        for example in _repeated(rows, part.weight, plan.seed):
+            train.append(example)
+    if not train:
+        raise InputError(f"the weights leave no row of {_named(plan)} to train on; give larger ones")
     exams = {name: make_exam(rows, tokenizer, form, plan.sequence_length, report)
              for name, rows in held_out.items()}
     return TrainingData(form, train, Collator(tokenizer, packing=plan.packing), exams, report)
 
-def _source(plan: Plan):
-    return micro_folder() / "train.jsonl" if plan.data == "micro" else plan.data
+def _encoded(part: _Part, plan: Plan, tokenizer, form) -> Sequence[dict]:
+    "The rows of a source that are short enough; none of them may be left where others have some."
+    if not part.talks:
+        return []
+    try:
+        return encode_all(part.talks, tokenizer, form, plan.sequence_length, plan.train_on_prompt,
+                          part.report)
+    except InputError as error:
+        raise InputError(f"{part.name}: {error}") from error
 
-def _second(source, report: DataReport) -> list:
+def _named(plan: Plan) -> str:
+    "The data of a plan, for a sentence."
+    return plan.data if isinstance(plan.data, str) else " and ".join(plan.data)
+
+def _second(source, report: DataReport, named: Mapping[str, str] | None = None) -> list:
     "The conversations of a second source; what it loses is in the report of the first."
     other = DataReport()
-    found = read_conversations(source, other)
-    report.add(other, "held-out row")
+    found = read_conversations(source, other, named)
+    other.unused = {}
+    report.add(other, "held-out row {}")
     return found
 
-def _hold_out(talks: list, plan: Plan) -> tuple[list, list]:
-    "Conversations to train on and to ask about: without a wish 64, or a tenth of a small file."
+def _hold_out(parts: list[_Part], plan: Plan) -> list:
+    "Conversations to ask about, taken from the parts: without a wish 64, or a tenth of a small set."
+    talks = [turns for part in parts for turns in part.talks]
     wanted = plan.held_out or max(1, min(64, len(talks) // 10))
     if wanted * 2 > len(talks):
         raise InputError(f"--held-out {wanted} would take most of the {len(talks)} conversations "
-                         f"in {plan.data}; give more rows, hold out less, or give --eval-data")
-    return split(talks, wanted, plan.seed)
+                         f"in {_named(plan)}; give more rows, hold out less, or give --eval-data")
+    _, rest = split(talks, wanted, plan.seed)
+    held = set(map(id, rest))
+    for part in parts:
+        part.talks = [turns for turns in part.talks if id(turns) not in held]
+    return rest
 
 # %% ../nbs/a_exam.ipynb #c10c6539
 def count_conversations(plan: Plan) -> int:
-    "How many conversations the data of a plan hold, before any is left out."
-    return len(read_conversations(_source(plan)))
+    "How many conversations a pass over the data of a plan has, before any is left out."
+    return sum(round(part.weight * len(part.talks)) for part in _parts(plan))

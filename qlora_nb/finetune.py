@@ -18,7 +18,7 @@ from .exam import TrainingData, count_conversations, evaluate, load_data
 from .loading import fingerprint, weight_files
 from .memory import Recipe
 from .models import fetch_model, load_base
-from .options import FinetuneOptions, resolve
+from .options import FinetuneOptions, resolve, weighted
 from .plan import Plan, as_record, in_one_line, make_plan, recipe_of, takes_hours
 from qlora_nb.preflight import (
     be_thrifty, check_memory, check_time, clear_traceback, enough_memory, free_bytes,
@@ -32,6 +32,8 @@ from qlora_nb.runs import (
 )
 from .tokenizer import load_tokenizer
 from .trainer import WholeTrainer, check_reporter, check_whole, fit, training_arguments
+from .variants import begin_with_data, variant
+from .vocabulary import extend_tokenizer, resize_vocabulary
 
 # %% ../nbs/17_finetune.ipynb #eb2921b2
 @dataclass
@@ -68,6 +70,7 @@ def set_up(
     if plan.device.type == "cpu" and not plan.device_given and plan.shape:
         check_time(plan, 0 if plan.steps else count_conversations(plan))
     tokenizer = load_tokenizer(plan.folder)
+    new = extend_tokenizer(tokenizer, plan.add_tokens.split(",")) if plan.add_tokens else []
     data = load_data(plan, tokenizer)
     recipe = recipe_of(plan, data.train)
     if plan.device.type != "mps" and not full:
@@ -79,9 +82,14 @@ def set_up(
     base = _describe_base(plan, folder)
     model = load_base(folder, plan.quantization, plan.double_quantization, plan.dtype, plan.device,
                       plan.backend)
+    if new:
+        resize_vocabulary(model, max(model.config.vocab_size, max(new) + 1))
     if not full:
         model = prepare(model, plan.rank, plan.alpha, plan.dropout, plan.target_modules, plan.seed,
-                        plan.backend, plan.dtype, plan.gradient_checkpointing)
+                        plan.backend, plan.dtype, plan.gradient_checkpointing,
+                        narrow=not plan.trains_tables, variant=variant(plan, model, new))
+    if plan.init == "eva" and not full:
+        begin_with_data(model, data, plan)
     if plan.packing and not keeps_rows_apart(model):
         log.info("packed rows would be read as one text by this model; each example is padded")
         data.collator.packing = False
@@ -147,7 +155,7 @@ def train(
         folder: for checkpoints; training continues at the newest one in it
     """
     trainer = WholeTrainer(setup.model, setup.data, training_arguments(setup.plan, folder),
-                           setup.held)
+                           setup.held, setup.plan.lora_plus)
     last = newest_checkpoint(folder)
     if last:
         check_whole(last)
@@ -191,7 +199,7 @@ def _run(run: RunFolder, options: FinetuneOptions) -> dict:
     "Plan, data and model, exam, training, exam, record."
     plan = make_plan(options)
     log.info(in_one_line(plan))
-    log.info("reading %s", plan.data)
+    log.info("reading %s", ", ".join(weighted(plan.data)))
     with enough_memory(run):
         setup = set_up(plan)
     log.info(str(setup.data.report))
@@ -213,5 +221,5 @@ def _run(run: RunFolder, options: FinetuneOptions) -> dict:
         "answers": answers(setup.data, before, after),
         "history": history(trainer.state, before, after),
     }
-    publish(run, setup.model, record)
+    publish(run, setup.model, record, setup.tokenizer if plan.add_tokens else None)
     return record

@@ -59,6 +59,7 @@ def add_lora(
     target_modules: str = "all-linear",  # or names with commas
     seed: int = 0,  # decides lora_A; lora_B starts at zero
     backend: str = "bitsandbytes",  # with peft's layers, or reference: with ours
+    variant: dict | None = None,  # further fields of peft's LoraConfig, as `variants.variant` gives
 ):  # -> PeftModel, or with our layers the same model
     """A LoRA adapter on `model`; raises `InputError` for names or a rank that do not fit.
 
@@ -69,6 +70,7 @@ def add_lora(
         target_modules: or names with commas
         seed: decides lora_A; lora_B starts at zero
         backend: with peft's layers, or reference: with ours
+        variant: further fields of peft's LoraConfig, as `variants.variant` gives
     """
     known = linear_names(model)
     chosen = target_names(target_modules)
@@ -81,11 +83,12 @@ def add_lora(
     torch.manual_seed(seed)
     targets = list(chosen) or "all-linear"
     if backend == "reference":
-        return insert_lora(model, rank, alpha, dropout, targets)
+        return insert_lora(model, rank, alpha, dropout, targets,
+                           (variant or {}).get("use_rslora", False))
     ignore_old_torchao()
     return get_peft_model(model, LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets,
-        bias="none", task_type="CAUSAL_LM",
+        bias="none", task_type="CAUSAL_LM", **(variant or {}),
     ))
 
 # %% ../nbs/a_prepare.ipynb #96fba5b9
@@ -123,6 +126,7 @@ def prepare(
     gradient_checkpointing: bool = False,
     reentrant: bool = False,  # which of torch's two kinds of checkpointing
     narrow: bool = True,  # False: never `keep_16_bit`, as peft alone prepares; others than GPT-NeoX never
+    variant: dict | None = None,  # as `add_lora` takes it
 ):  # -> the model, ready to train
     """Freeze the base, choose what is recomputed and in which dtype, and add LoRA.
 
@@ -136,6 +140,7 @@ def prepare(
         dtype: of the arithmetic; 16 bits: `keep_16_bit` on 4-bit layers
         reentrant: which of torch's two kinds of checkpointing
         narrow: False: never `keep_16_bit`, as peft alone prepares; others than GPT-NeoX never
+        variant: as `add_lora` takes it
     """
     four_bit = getattr(model, "is_loaded_in_4bit", False) or any(
         isinstance(module, Linear4bit) for module in model.modules())
@@ -154,7 +159,9 @@ def prepare(
     narrowed = model.config.model_type.startswith("gpt_neox")  # the family whose norms are known
     if narrow and narrowed and four_bit and dtype is not torch.float32:
         keep_16_bit(model, dtype)
-    return add_lora(model, rank, alpha, dropout, target_modules, seed, backend) if rank else model
+    if not rank:
+        return model
+    return add_lora(model, rank, alpha, dropout, target_modules, seed, backend, variant)
 
 # %% ../nbs/a_prepare.ipynb #de3ec04b
 def write_adapter(

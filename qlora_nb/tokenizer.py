@@ -339,17 +339,19 @@ def _needs_repair(folder: Path) -> bool:
 def load_tokenizer(
     source,  # a local folder or a hub name
     revision: str | None = None,  # branch, tag or commit on the hub
+    base: Path | None = None,  # the model's folder, where the tokenizer lies elsewhere
 ) -> PreTrainedTokenizerFast:
     """The tokenizer of a checkpoint, as it was when the model was trained.
 
     Args:
         source: a local folder or a hub name
         revision: branch, tag or commit on the hub
+        base: the model's folder, where the tokenizer lies elsewhere
     """
     folder = Path(source)
     if not folder.is_dir():
         folder = hub_folder(str(source), FILES, revision)
-    if not _needs_repair(folder):
+    if not _needs_repair(base or folder):
         return authors_tokenizer(folder, _rows(folder))
     pieces = sorted(folder.glob("*.model"), key=lambda p: (p.name != "spiece.model", p.name))
     if pieces:
