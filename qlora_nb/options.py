@@ -554,7 +554,8 @@ class EvaluateOptions(GenerateOptions):
     questions: Optional[str] = _option(
         None, "a file as --data takes it, with or without answers, or a .txt with a question on each "
         "line (default: micro's held-out questions, for its adapters)")
-    limit: Optional[int] = _option(None, "ask N questions only, spread over the file; the first N of each task")
+    limit: Optional[int] = _option(None, "ask N questions only, spread over the file; of a task, the "
+                                   "first N")
     output: Optional[str] = _option(None, "the folder of answers, verdicts and results, which a "
                                     "stopped evaluation goes on in (default: evaluations/A-vs-B)")
     overwrite: bool = _option(False, "begin anew where the folder's answers or verdicts were made "
@@ -573,17 +574,27 @@ class EvaluateOptions(GenerateOptions):
     judge_parallel: int = _option(4, "verdicts to ask for at a time")
     show_prompt: bool = _option(False, "print what the judge is asked, and ask nobody")
 
+    tasks: Optional[str] = _option(
+        None, "tasks of lm-evaluation-harness with commas, as in ja_leaderboard_jcommonsenseqa",
+        group="benchmarks")
+    include_path: Optional[str] = _option(None, "a folder with tasks of your own")
+    shots: Optional[int] = _option(None, "examples before each question (default: as the task says)")
+    batch_size: int = _option(8, "rows in one forward pass")
+
 # %% ../nbs/a_options.ipynb #97c381e3
 def check_evaluation(
     options: EvaluateOptions,
 ) -> None:
     "Raise `InputError` for what no evaluation can mean."
     check_sampling(options)
-    for name, low in [("limit", 1), ("judge_tokens", 1), ("judge_parallel", 1), ("judge_timeout", 0)]:
+    for name, low in [("limit", 1), ("judge_tokens", 1), ("judge_parallel", 1), ("judge_timeout", 0),
+                      ("shots", 0), ("batch_size", 1)]:
         value = getattr(options, name)
-        if value is not None and not (low <= value < math.inf and value > 0):
+        if value is not None and not (low <= value < math.inf and (value or name == "shots")):
             raise InputError(f"--{name.replace('_', '-')} is {value}; it must be "
-                             f"{f'at least {low}' if low else 'above 0'}")
+                             f"{'above 0' if name == 'judge_timeout' else f'at least {low}'}")
+    if options.include_path and not Path(os.path.expanduser(options.include_path)).is_dir():
+        raise InputError(f"there is no folder {options.include_path}; give one with tasks as YAML")
     if options.adapter == "none" and options.model is None:
         raise InputError("--adapter none leaves nothing to answer; give --model as well")
     if options.judge not in (None, "exact"):
