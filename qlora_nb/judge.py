@@ -31,7 +31,7 @@ from rich.table import Table
 
 from .core import InputError, machine, read_json, saving, versions, write_json
 from .evaluate import bootstrap_interval, paired_difference, proportion_interval
-from .options import EvaluateOptions, check_evaluation
+from .options import EvaluateOptions, check_evaluation, output_entries
 from .progress import Progress, log
 from qlora_nb.readers import (
     ANSWERS, COLUMN_NAMES, QUESTIONS, ROLES, DataReport, conversations, read_rows,
@@ -176,7 +176,7 @@ def evaluation_folder(
     """
     folder = Path(os.path.expanduser(folder))
     file, lock = folder / "made_with.json", FileLock(folder / "lock")
-    others = {path.name for path in folder.iterdir()} - {"lock"} if folder.is_dir() else set()
+    others = set(output_entries(folder)) - {"lock"}
     if others and not file.exists():
         raise InputError(f"{folder} holds {min(others)}, which no evaluation has made; give another "
                          "--output")
@@ -488,7 +488,7 @@ class Judge:
             raise InputError("a judge on a server needs the package openai; run pip install "
                              "'qlora_nb[evaluate]'") from error
         self.url, self.model, self.key, self.key_name = server_url(url), model, key, key_name
-        self.timeout, self.listed = timeout, []
+        self.timeout, self.listed, self.lock = timeout, [], threading.Lock()
         self.settings: dict[str, Any] = {"max_tokens": tokens, "temperature": 0}
         more: dict[str, Any] = {}
         if urlsplit(self.url).hostname in ("localhost", "127.0.0.1", "::1"):  # a proxy cannot see it
@@ -528,12 +528,13 @@ class Judge:
         import openai
 
         while True:
+            sent = dict(self.settings)
             try:
                 said = self.client.chat.completions.create(
-                    model=str(self.model), messages=[{"role": "user", "content": prompt}], **self.settings)
+                    model=str(self.model), messages=[{"role": "user", "content": prompt}], **sent)
                 return self._reply(said)
             except openai.BadRequestError as error:
-                if not self._adapt(str(error)):
+                if not self._adapt(str(error), sent):
                     if re.search(r"context|too long|content.?filter|content management", str(error), re.I):
                         return Reply("", f"refused: {_reason(error)}")
                     raise self._sentence(error) from error
@@ -542,12 +543,17 @@ class Judge:
             except (ValueError, AttributeError, TypeError) as error:  # what came is no JSON
                 raise self._odd(str(error)) from error
 
-    def _adapt(self, message: str) -> bool:
-        "Leave out or rename a setting that the model does not take; whether there was one."
-        if "max_completion_tokens" in message and "max_tokens" in self.settings:
-            self.settings["max_completion_tokens"] = self.settings.pop("max_tokens")
-            return True
-        return "temperature" in message and self.settings.pop("temperature", None) is not None
+    def _adapt(self, message: str, sent: dict) -> bool:
+        "Leave out or rename a setting that the model does not take; whether one was sent."
+        with self.lock:  # another thread may have learned it meanwhile
+            if "max_completion_tokens" in message and "max_tokens" in sent:
+                if "max_tokens" in self.settings:
+                    self.settings["max_completion_tokens"] = self.settings.pop("max_tokens")
+                return True
+            if "temperature" in message and "temperature" in sent:
+                self.settings.pop("temperature", None)
+                return True
+        return False
 
     def _reply(self, said) -> Reply:
         "The text of a completion: null, a text or a list of parts."

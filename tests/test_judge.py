@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -172,6 +173,23 @@ def test_a_server_that_dies_and_comes_back(evaluate, tmp_path):
         assert other.returncode == 2 and "language was 'ja'" in other.stderr, other.stderr
         fresh = evaluate("--judge", url, "--judge-language", "en", "--overwrite")
         assert fresh.returncode == 0, fresh.stderr
+
+
+def test_ctrl_c_says_what_is_kept(evaluate, tmp_path):
+    left = [3]
+
+    def interrupting(body, headers):
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(.3)
+        return longer("", body, headers)
+
+    with serving(partial(instead, interrupting)) as (url, _):
+        done = evaluate("--judge", url, "--judge-parallel", 1)
+    kept = re.search(r"keeps 12 answers and (\d) verdicts; the same command goes on", done.stderr)
+    assert done.returncode == 130 and kept, done.stderr
+    assert 1 <= int(kept[1]) <= len(Journal(tmp_path / "made" / "verdicts.jsonl").rows) <= 3
 
 
 def test_rubbish_is_unreadable_and_no_draw(evaluate, tmp_path):

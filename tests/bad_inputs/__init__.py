@@ -12,7 +12,7 @@ from pathlib import Path
 from qlora_nb.micro import micro_folder
 
 KINDS = ["options", "checkpoints", "tokenizers", "adapters", "rows", "outputs", "questions",
-         "memory"]
+         "memory", "evaluations"]
 
 
 @dataclass(frozen=True)
