@@ -36,6 +36,7 @@ bench: $(VENV)/.installed-dev
 	python benchmarks/finetune_cpu.py
 	python benchmarks/micro_controls.py
 	python benchmarks/compare_methods.py
+	python benchmarks/ablations.py
 	python benchmarks/codebooks.py
 	python benchmarks/quantize.py
 	python benchmarks/update_rank.py
