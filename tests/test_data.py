@@ -3,7 +3,7 @@ import io
 import json
 import sys
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pandas
 import pytest
@@ -12,7 +12,9 @@ from qlora_nb.core import InputError
 from qlora_nb.data import FORMATS, IGNORED, Examples, encode_dialogue, encode_all, split
 from qlora_nb.exam import load_data
 from qlora_nb.micro import micro_folder
-from qlora_nb.options import MEANINGS, FinetuneOptions, column_names
+from qlora_nb.options import (
+    MEANINGS, FinetuneOptions, column_names, continued, differences, resolve,
+)
 from qlora_nb.plan import make_plan
 from qlora_nb.readers import (
     ANSWERS, COLUMN_NAMES, DIALOGUES, EXTRA, QUESTIONS, DataReport, conversations, read_rows, watched,
@@ -444,6 +446,16 @@ def test_weights_say_how_often_a_row_comes_and_held_out_rows_never_do(tokenizer,
     assert "1.jsonl: 40 rows, each 0.5 times" in str(data.report)
     seeded = load_data(replace(plan, seed=1, eval_data=str(tmp_path / "0.jsonl")), tokenizer)
     assert len(seeded.train) == 40 + 20
+
+
+def test_a_resumed_run_must_name_the_same_sources():
+    options = resolve(FinetuneOptions(data=["a.jsonl:2", "b.csv"], columns="answer=返し"))
+    stored = json.loads(json.dumps(asdict(options)))
+    assert differences(stored, options) == []
+    assert continued(stored, FinetuneOptions(resume=True)) == replace(options, resume=True)
+    for other in (["a.jsonl", "b.csv"], ["b.csv", "a.jsonl:2"], "a.jsonl:2"):
+        assert len(differences(stored, replace(options, data=other))) == 1
+    assert len(differences(stored, replace(options, columns=None))) == 1
 
 
 def test_named_columns_may_be_those_of_one_source(tokenizer, tmp_path):
