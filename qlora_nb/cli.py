@@ -355,14 +355,14 @@ def _duration(seconds: float) -> str:
 # %% ../nbs/a_cli.ipynb #09d4b6ae
 def find_runs(
     folder,  # everything below it is looked at
-) -> list[dict]:  # run, state, model, data, steps, loss, exact_match; None where unknown
+) -> list[dict]:  # run, state, model, data, adapter, steps, loss, exact_match; None where unknown
     """The fine-tunes below a folder, by name; those that are not finished as well.
 
     Args:
         folder: everything below it is looked at
 
     Returns:
-        run, state, model, data, steps, loss, exact_match; None where unknown
+        run, state, model, data, adapter, steps, loss, exact_match; None where unknown
     """
     found = []
     for file in sorted(Path(folder).rglob("*.json")):
@@ -372,12 +372,20 @@ def find_runs(
             output, state = file.parent, "finished"
         else:
             continue
-        row = dict.fromkeys(("run", "state", "model", "data", "steps", "loss", "exact_match"))
+        row = dict.fromkeys(("run", "state", "model", "data", "adapter", "steps", "loss",
+                             "exact_match"))
         try:
             found.append(row | {"run": str(output), "state": state} | _summary(file))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             found.append(row | {"run": str(output), "state": "damaged"})
     return found
+
+def _adapter(chosen: dict) -> str:
+    "The kind of adapter that options have chosen, in few words."
+    kind = "rs" * bool(chosen.get("rslora")) + ("DoRA" if chosen.get("dora") else "LoRA")
+    more = [f"+{name}" for name in (chosen.get("init"), chosen.get("modules_to_save"),
+                                    chosen.get("add_tokens")) if name not in (None, "default")]
+    return " ".join([kind + "+" * bool(chosen.get("lora_plus")), str(chosen["rank"] or ""), *more]).strip()
 
 def _summary(file: Path) -> dict:
     "What a record, or the options of a run that is not finished, say in short."
@@ -386,7 +394,8 @@ def _summary(file: Path) -> dict:
         return {name: content[name] for name in ("model", "data")}
     exam = next(iter(content["metrics"]["exams"].values()))["after"]
     chosen = content["options"]
-    return {"model": chosen["model"], "data": chosen["data"], "steps": content["metrics"]["steps"],
+    return {"model": chosen["model"], "data": chosen["data"],
+            "adapter": _adapter(chosen), "steps": content["metrics"]["steps"],
             "loss": exam["loss"], "exact_match": exam["exact_match"]}
 
 def runs_table(
@@ -401,13 +410,13 @@ def runs_table(
     for row in found:
         numbers = ([f"{row['steps']:,}", f"{row['loss']:.3f}", f"{row['exact_match']:.1%}"]
                    if row["state"] == "finished" else [row["state"], "", ""])
-        data = row["data"] or ""
-        texts = [row["run"], row["model"] or "", data if isinstance(data, str) else ", ".join(data)]
+        data, model = row["data"] or "", "\n".join(filter(None, [row["model"], row["adapter"]]))
+        texts = [row["run"], model, data if isinstance(data, str) else ", ".join(data)]
         table.add_row(*map(escape, texts), *numbers)
     for column in table.columns[:3]:
         column.overflow = "fold"
     for column in table.columns[3:]:
-        column.justify = "right"
+        column.justify, column.no_wrap = "right", True
     return table
 
 def _runs(typed: Typed, console: Console) -> None:

@@ -165,6 +165,10 @@ def test_memory_of_several_models_on_several_gpus(called):
 
 def test_runs_are_listed(adapter, called, tmp_path):
     shutil.copytree(adapter, tmp_path / "runs" / "first")
+    shutil.copytree(adapter, tmp_path / "runs" / "other")
+    other = json.loads((adapter / "run.json").read_text(encoding="utf-8"))
+    other["options"] |= {"rslora": True, "dora": True, "init": "eva", "lora_plus": 2.0, "rank": 4}
+    (tmp_path / "runs" / "other" / "run.json").write_text(json.dumps(other))
     (tmp_path / "runs" / "second.partial").mkdir()
     (tmp_path / "runs" / "second.partial" / "options.json").write_text(
         '{"model": "micro", "data": "rows.jsonl"}')
@@ -172,7 +176,10 @@ def test_runs_are_listed(adapter, called, tmp_path):
     (tmp_path / "runs" / "third" / "run.json").write_text("{}")
     listed = {row["run"]: row for row in json.loads(called("runs", "--json").stdout)}
     assert {name: row["state"] for name, row in listed.items()} == {
-        "runs/first": "finished", "runs/second": "not finished", "runs/third": "damaged"}
+        "runs/first": "finished", "runs/other": "finished", "runs/second": "not finished",
+        "runs/third": "damaged"}
+    assert [listed[f"runs/{name}"]["adapter"] for name in ("first", "other", "second")] == [
+        "LoRA 8", "rsDoRA+ 4 +eva", None]
     record = json.loads((adapter / "run.json").read_text(encoding="utf-8"))
     after = record["metrics"]["exams"]["held-out"]["after"]
     assert listed["runs/first"]["loss"] == after["loss"]
