@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 SITE ?= _site
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help finetune lab docs bench gpu rinna micro colab minutes test environment export current lint chapters \
+.PHONY: help finetune lab docs bench gpu rinna micro claims colab minutes test environment export current lint chapters \
         tests site-tests site-built-and-tested browser clean
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make gpu        run what waits for an NVIDIA GPU, most worth first; BUDGET=480: in 8 minutes"
 	@echo "make rinna      train the true 3.6B shape on this CPU (8 GB of disk and memory, half an hour)"
 	@echo "make micro      make the micro model again: tokenizer, corpus, weights"
+	@echo "make claims     compute the verdicts of chapter 24, and write them as JSON"
 	@echo "make colab      rehearse three chapters beside what Colab ships (some gigabytes)"
 	@echo "make minutes    count the minutes and the lines of each chapter"
 
@@ -58,6 +59,10 @@ gpu:
 # The true shape on a CPU: a checkpoint of 7.2 GB with random weights is made and deleted again.
 rinna: $(VENV)/.installed-dev
 	python benchmarks/rinna_cpu.py
+
+# The verdicts as JSON, from what their chapter computes.
+claims: $(VENV)/.installed-dev
+	python docs/claims.py
 
 micro: $(VENV)/.installed
 	python -m qlora_nb.micro

@@ -10,6 +10,7 @@ import io
 import json
 import re
 import tokenize
+from collections.abc import Collection
 from itertools import groupby
 from pathlib import Path
 
@@ -398,6 +399,30 @@ def link_drawings(nb: dict) -> None:
                 r'<a href="([\w.-]+\.ipynb)">', lambda link: f'<a href="{page(link[1])}.html">', drawn)
 
 
+CELL = re.compile(r'href="([\w.-]+\.ipynb)#cell-id=([\w-]+)"')
+
+
+def linked_cells(books: dict) -> set:
+    "The cells that outputs lead to, such as the proof of a claim: pairs of notebook's name and id."
+    found = {pair for nb in books.values() for cell in nb["cells"] for output in cell.get("outputs", [])
+             for pair in CELL.findall("".join(output.get("data", {}).get("text/html", "")))}
+    for name, id in sorted(found):
+        if id not in {cell.get("id") for cell in books.get(name, {"cells": []})["cells"]}:
+            raise InputError(f"an output leads to cell {id} of nbs/{name}, which has none of this id; "
+                             "name the cell that took its place")
+    return found
+
+
+def link_cells(nb: dict) -> None:
+    "Let links of outputs to cells and to files of the repository lead to pages and to its site."
+    for output in (output for cell in nb["cells"] for output in cell.get("outputs", [])):
+        markup = "".join(output.get("data", {}).get("text/html", ""))
+        if CELL.search(markup):
+            markup = CELL.sub(lambda link: f'href="{page(link[1])}.html#cell-{link[2]}"', markup)
+            output["data"]["text/html"] = re.sub(
+                r'href="\.\./([^"]+)"', lambda link: f'href="{source(link[1])}"', markup)
+
+
 def check_widgets(nb: dict, name: str) -> None:
     "Refuse a notebook that stores a widget: without a kernel and its scripts a page shows nothing."
     if any(VIEW in output.get("data", {}) for cell in nb["cells"]
@@ -406,11 +431,12 @@ def check_widgets(nb: dict, name: str) -> None:
                          "and the widget only where it is not stored")
 
 
-def adapted(path: Path, symbols: Symbols) -> dict:
-    "The page of a notebook, as a notebook."
+def adapted(path: Path, symbols: Symbols, linked: Collection = ()) -> dict:
+    "The page of a notebook, as a notebook; cells in `linked`, (notebook, id), can be linked to."
     raw = json.loads(path.read_text(encoding="utf-8"))
     check_widgets(raw, path.name)
     link_drawings(raw)
+    link_cells(raw)
     home = module(raw)
     raw["cells"] = [cell for cell in raw["cells"] if not is_badge(cell) and not is_setup(cell)]
     nb = NBProcessor(nb=dict2nb(raw), procs=PROCESSORS, process=True).nb
@@ -421,6 +447,8 @@ def adapted(path: Path, symbols: Symbols) -> dict:
             cells.append({**cell, "source": words})
         elif cell.cell_type == "code" and "default_exp" not in cell.directives_:
             made = code_cells(dict(cell), home, symbols)
+            if (path.name, cell.get("id")) in linked:
+                cells.append(new_cell(f'<div id="cell-{cell.id}"></div>', f"at-{cell.id}"))
             above = cells[-1] if cells and cells[-1]["cell_type"] == "code" else None
             both = above and made and above["source"] + "\n\n" + made[0]["source"]
             if both and all(folded(cell["source"]) and not cell["outputs"] for cell in (above, made[0])):
@@ -510,14 +538,14 @@ def build() -> list:
     "Write all pages, remove those whose notebook is gone; return the pages' names."
     SOURCE.mkdir(parents=True, exist_ok=True)
     paths, books = notebooks(), library()
-    symbols = Symbols(books)
+    symbols, linked = Symbols(books), linked_cells(books)
     for name, nb in books.items():
         exported = f"{settings()['lib_path']}/{module(nb)}.py"
         if module(nb) and not (ROOT / exported).exists():
             raise InputError(f"nbs/{name} was not exported to {exported}; run: nbdev_export")
     files = {"reference.md": reference(books, symbols)}
     for path in paths:
-        nb = adapted(path, symbols)
+        nb = adapted(path, symbols, linked)
         if path.stem == "index":
             nb["cells"].append(new_cell(contents(paths), "contents"))
         files[f"{page(path.name)}.ipynb"] = json.dumps(nb, indent=1, ensure_ascii=False)

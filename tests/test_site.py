@@ -597,3 +597,22 @@ def luminance(colour: str) -> float:
     parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
     linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
     return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear))
+
+
+def test_claims_can_be_chosen_and_fit_a_phone(tab):
+    page = tab.open("claims")
+    rows, verdict = page.locator(".claims tr[id]"), page.locator(".claims select").first
+    every = rows.count()
+    assert every >= 60 and page.locator(".claims tr[id]:visible").count() == every
+    page.select_option(".claims select >> nth=0", "does not hold")
+    page.select_option(".claims select >> nth=1", "post")
+    shown = page.locator(".claims tr[id]:visible")
+    assert 0 < shown.count() < every and f"{shown.count()} of {every}" in page.inner_text(".claims output")
+    assert set(shown.evaluate_all("rows => rows.map(row => row.dataset.verdict + row.dataset.source)")) == {
+        "does not holdpost"}
+    verdict.select_option("")
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    wide = page.locator(".claims td:visible").evaluate_all(
+        "cells => cells.filter(cell => cell.getBoundingClientRect().right > 391).length")
+    assert wide == 0 and page.locator(".claims thead").is_hidden() and tab.faults == []

@@ -1,0 +1,59 @@
+"""The ledger of claims: its evidence is there, and page, file and chapter say the same."""
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from qlora_nb.claims import FAILS, VERDICTS, Evidence, missing_evidence, read_claims
+from qlora_nb.core import stored_result
+
+ROOT = Path(__file__).parent.parent
+NBS = ROOT / "nbs"
+LEDGER = read_claims()
+CLAIMS = LEDGER["claims"]
+
+
+def test_each_piece_of_evidence_is_there():
+    evidence = [Evidence(**each) for claim in CLAIMS for each in claim["evidence"]]
+    assert missing_evidence(evidence, NBS) == []
+    for each in evidence:
+        assert each.kind != "result" or stored_result(each.place)
+        assert each.kind != "words" or (each.place.startswith("https://") and each.says)
+    cells = {(each.place, each.id) for each in evidence if each.kind == "cell" and each.place != "24_claims"}
+    for place, id in cells:
+        book = json.loads((NBS / f"{place}.ipynb").read_text(encoding="utf-8"))["cells"]
+        code = "".join(next(cell["source"] for cell in book if cell["id"] == id))
+        assert "assert" in code or "test_" in code, f"{place}, cell {id} proves nothing"
+
+
+def test_there_are_as_many_as_promised_and_each_says_what_is_right():
+    assert len(CLAIMS) >= 60 and sum(LEDGER["verdicts"].values()) == len(CLAIMS)
+    assert list(LEDGER["verdicts"]) == list(VERDICTS) and all(LEDGER["verdicts"].values())
+    for claim in CLAIMS:
+        source = LEDGER["sources"][claim["source"]]
+        assert source["address"] or source["japanese"] or claim["where"], claim["key"]
+        if claim["verdict"] == FAILS:
+            assert claim["note"], claim["key"]
+            assert not source["japanese"] or re.search("[ぁ-ん]", claim["japanese"]), claim["key"]
+
+
+def test_the_stored_table_is_that_of_the_file():
+    cells = json.loads((NBS / "24_claims.ipynb").read_text(encoding="utf-8"))["cells"]
+    table = "".join("".join(output["data"]["text/html"]) for cell in cells if cell["id"] == "c1a20061"
+                    for output in cell["outputs"])
+    shown = re.findall(r'<tr id="claim-([^"]+)" data-verdict="([^"]+)"', table)
+    assert sorted(shown) == sorted((claim["key"], claim["verdict"]) for claim in CLAIMS)
+
+
+def test_a_link_to_a_lost_cell_stops_the_site(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import adapter
+    from qlora_nb.core import InputError
+    books = adapter.library()
+    linked = adapter.linked_cells(books)
+    assert len(linked) > 30
+    name, lost = next(pair for pair in sorted(linked) if pair[0] != "24_claims.ipynb")
+    books[name] = {**books[name], "cells": [c for c in books[name]["cells"] if c["id"] != lost]}
+    with pytest.raises(InputError, match=lost):
+        adapter.linked_cells(books)
