@@ -39,6 +39,7 @@ bench: $(VENV)/.installed-dev
 	python benchmarks/compare_methods.py
 	python benchmarks/ablations.py
 	python benchmarks/codebooks.py
+	python benchmarks/formats.py
 	python benchmarks/quantize.py
 	python benchmarks/update_rank.py
 	python benchmarks/peft_families.py

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HOLDS', 'CONDITION', 'FAILS', 'UNTRIED', 'VERDICTS', 'decide', 'Evidence', 'missing_evidence', 'Source', 'Claim',
-           'Ledger', 'claims_table', 'claims_json', 'read_claims']
+           'Claims', 'claims_table', 'claims_json', 'read_claims']
 
 # %% ../nbs/24_claims.ipynb #c1a10003
 import html
@@ -161,7 +161,7 @@ def _check_claim(claim: Claim, others: list[Claim], sources: dict[str, Source]) 
         refuse("it is read in Japanese; say what is right in Japanese")
 
 # %% ../nbs/24_claims.ipynb #c1a10010
-class Ledger:
+class Claims:
     """Claims with their verdicts.
 
     Args:
@@ -274,7 +274,7 @@ def _evidence(each: Evidence, own: str) -> str:
     return f'<a href="{html.escape(each.place)}">words</a>'
 
 
-def _row(claim: Claim, ledger: Ledger) -> str:
+def _row(claim: Claim, ledger: Claims) -> str:
     "One claim as a row of the table."
     source = ledger.sources[claim.source]
     said = html.escape(source.name, quote=False)
@@ -303,7 +303,7 @@ def _menu(label: str, options) -> str:
 
 
 def claims_table(
-    ledger: Ledger,
+    ledger: Claims,
 ) -> str:  # HTML
     """A ledger as a table with a count, two menus and an address for each row.
 
@@ -337,7 +337,7 @@ def claims_table(
 
 # %% ../nbs/24_claims.ipynb #c1a1001b
 def claims_json(
-    ledger: Ledger,
+    ledger: Claims,
 ) -> str:
     "A ledger as JSON: its verdicts with their counts, its sources and its claims."
     counts = Counter(claim.verdict for claim in ledger.claims)
