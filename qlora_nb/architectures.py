@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -24,7 +25,7 @@ from .qlora import linear_layers, replace_layers
 
 # %% auto #0
 __all__ = ['SUPPORTED', 'check_kind', 'check_structure', 'context_of', 'straighten', 'turned_layers', 'make_buffers', 'logits_of',
-           'keeps_rows_apart']
+           'keeps_rows_apart', 'Architecture', 'describe']
 
 # %% ../nbs/a_architectures.ipynb #a3b1551d
 SUPPORTED = ("expected a causal language model of transformers for text alone, as GPT-NeoX, Llama, "
@@ -252,3 +253,45 @@ def keeps_rows_apart(
     finally:
         model.train(trains)
     return bool((packed - alone).norm() < .5 * (packed - together).norm())
+
+# %% ../nbs/a_architectures.ipynb #be95c693
+@dataclass(frozen=True)
+class Architecture:
+    """What a model is made of, read off its modules.
+
+    Attributes:
+        matrices: name -> (inputs, outputs): what is quantized, or adapted
+        biases: numbers in the biases of the matrices
+        ends: numbers in embeddings and head; a head that is the table counts once
+        others: numbers in norms and whatever else trains
+        context: tokens
+    """
+
+    family: str
+    matrices: dict[str, tuple[int, int]]  # name -> (inputs, outputs): what is quantized, or adapted
+    biases: int  # numbers in the biases of the matrices
+    ends: int  # numbers in embeddings and head; a head that is the table counts once
+    others: int  # numbers in norms and whatever else trains
+    context: int  # tokens
+
+def describe(
+    config,  # of a causal language model of transformers
+) -> Architecture:
+    """A model's parts, counted on the device meta; raises `InputError` for one that is refused.
+
+    Args:
+        config: of a causal language model of transformers
+    """
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    check_structure(model, "the configuration")
+    straighten(model)
+    layers: dict = linear_layers(model)
+    tables: list = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+    tables.append(model.get_output_embeddings().weight)
+    ends = sum(part.numel() for part in {id(part): part for part in tables}.values())
+    matrices = {name: (layer.in_features, layer.out_features) for name, layer in layers.items()}
+    biases = sum(layer.bias.numel() for layer in layers.values() if layer.bias is not None)
+    rest = sum(part.numel() for part in model.parameters()) - ends - biases
+    rest -= sum(inputs * outputs for inputs, outputs in matrices.values())
+    return Architecture(config.model_type, matrices, biases, ends, rest, context_of(config))

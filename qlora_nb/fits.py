@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['GIB', 'GPUS', 'METHOD_NAMES', 'TYPICAL', 'usable_bytes', 'fits', 'largest_batch', 'largest_sequence',
-           'cheaper_recipes', 'first_that_fits', 'as_options', 'advice', 'inference', 'calculator_data', 'Calculator']
+           'cheaper_recipes', 'first_that_fits', 'as_options', 'advice', 'inference', 'held_parts', 'calculator_data',
+           'Calculator']
 
 # %% ../nbs/a_fits.ipynb #7d4724fb
 import json
@@ -15,7 +16,8 @@ from typing import Iterator
 from .activations import LEAN, Ledger, coefficients, ledger, supported_recipe
 from .core import unknown_name
 from qlora_nb.memory import (
-    CONTEXT, METHODS, MODELS, MONOMIALS, Recipe, Shape, check_size, read_shape, weight_parts,
+    CONTEXT, METHODS, MODELS, MONOMIALS, Recipe, Shape, check_size, quantized_bytes, read_shape,
+    weight_parts,
 )
 
 # %% ../nbs/a_fits.ipynb #fd779bfc
@@ -230,6 +232,40 @@ def inference(
     angles = 2 * c * tokens * int(h // shape.heads * shape.rotary)
     return parts | {"KV cache": cached, "working memory": angles + max(wide, dequantized),
                     "CUDA context": CONTEXT if device == "cuda" else 0}
+
+# %% ../nbs/a_fits.ipynb #39140aec
+def held_parts(
+    architecture,  # an `architectures.Architecture`
+    recipe: Recipe,
+) -> dict[str, int]:  # part -> bytes; no activations
+    """What weights and training hold at any batch; raises `InputError` for a target that is not there.
+
+    Args:
+        architecture: an `architectures.Architecture`
+
+    Returns:
+        part -> bytes; no activations
+    """
+    last = {name: name.rpartition(".")[2] for name in architecture.matrices}
+    for target in recipe.targets:
+        if target not in last.values():
+            raise unknown_name("target module", target, {*last.values()})
+    chosen = [size for name, size in architecture.matrices.items()
+              if recipe.rank and (not recipe.targets or last[name] in recipe.targets)]
+    sizes = [quantized_bytes(i * o, o, recipe.quantization, recipe.double_quantization, recipe.compute)
+             for i, o in architecture.matrices.values()]
+    wide = recipe.compute if recipe.quantization == "none" else 4  # as peft prepares it
+    bias = wide if recipe.quantization == "int8" else recipe.compute  # cast by bitsandbytes' layers
+    parts = {"matrices": sum(codes for codes, _ in sizes),
+             "constants": sum(constants for _, constants in sizes),
+             "embeddings and head": wide * architecture.ends,
+             "norms and biases": wide * architecture.others + bias * architecture.biases}
+    each = 4 if recipe.rank else recipe.compute  # adapters are float32
+    trained = (recipe.rank * sum(map(sum, chosen)) if recipe.rank
+               else sum(parts.values()) // recipe.compute)
+    state = 1 if "8bit" in recipe.optimizer else each if recipe.optimizer == "adamw_torch" else 4
+    return parts | {"adapter": each * trained if recipe.rank else 0, "gradients": each * trained,
+                    "optimizer states": 2 * state * trained}
 
 # %% ../nbs/a_fits.ipynb #d2efe969
 METHOD_NAMES = {

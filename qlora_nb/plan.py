@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LARGE', 'Plan', 'recipe_of', 'weights_of', 'in_layers', 'takes_hours', 'fits_at_full_length', 'make_plan',
-           'known_shape', 'in_one_line', 'as_record']
+           'known_shape', 'held_by', 'in_one_line', 'as_record']
 
 # %% ../nbs/a_plan.ipynb #45b9a433
 import math
@@ -13,10 +13,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
+from transformers import AutoConfig
 
 from .activations import LEAN, ledger
-from .architectures import context_of
+from .architectures import context_of, describe
 from .core import InputError
+from .fits import held_parts
 from .memory import Recipe, Shape, layer_matrices, read_shape
 from .models import fetch_model, pick_backend, pick_compute_dtype, pick_device, read_config
 from .options import FinetuneOptions, pick_sequence_length, resolve, target_names
@@ -233,6 +235,18 @@ def known_shape(
         return shape if shape.family in LEAN else None
     except InputError:
         return None
+
+def held_by(
+    plan: Plan,
+    recipe: Recipe,
+) -> int:  # bytes; no activations
+    """What weights and training of a model without a shape hold, by its modules.
+
+    Returns:
+        bytes; no activations
+    """
+    config = AutoConfig.from_pretrained(plan.folder, trust_remote_code=False)
+    return sum(held_parts(describe(config), recipe).values())
 
 # %% ../nbs/a_plan.ipynb #f01a7d4a
 def in_one_line(plan: Plan) -> str:

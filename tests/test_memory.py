@@ -89,3 +89,16 @@ def test_answering_takes_grouped_queries_that_training_refuses(folder):
         ledger(shape)
     with pytest.raises(InputError, match="sequence is 0"):
         inference(shape, sequence=0)
+
+
+def test_a_family_without_formulas_is_counted_by_its_modules(called, folder):
+    place = folder(model_type="qwen2", num_attention_heads=22, num_key_value_heads=2)
+    done = called("memory", place, "--gpu", "T4", "--json", "--rank", "8")
+    said, = json.loads(done.stdout)
+    h, kv, layers = 2816, 2 * 128, 36
+    matrices = layers * (2 * h * h + 2 * h * kv + 3 * h * 4 * h)
+    assert said["parts"]["matrices"] == matrices // 2
+    assert said["parts"]["adapter"] == 4 * 8 * layers * (4 * h + 2 * (h + kv) + 3 * 5 * h)
+    assert said["held"] == sum(said["parts"].values()) and said["total"] is None
+    printed = called("memory", place, "micro", "--gpu", "T4")
+    assert "not counted for a qwen2 model" in printed.stdout and "total" in printed.stdout
