@@ -224,7 +224,7 @@ def _evaluate(typed: Typed, console: Console) -> None:
         return
     check_places(options)
     _quieten()
-    from qlora_nb.judge import compare, faults_note, result_table
+    from qlora_nb.comparison import compare, faults_note, result_table
 
     if options.judge or not options.tasks:
         result = compare(options)

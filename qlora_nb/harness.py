@@ -19,7 +19,8 @@ from rich.table import Table
 
 from .core import InputError, machine, saving, versions, write_json
 from .evaluate import bootstrap_interval, paired_difference, proportion_interval
-from .judge import Side, default_folder, evaluation_folder, load_side, sides, side_weights
+from .comparison import Side, default_folder, load_side, sides, side_weights
+from .journal import evaluation_folder
 from .options import EvaluateOptions, check_evaluation
 
 # %% ../nbs/a_harness.ipynb #5d416720

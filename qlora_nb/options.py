@@ -538,7 +538,7 @@ def as_text(
 # %% ../nbs/a_options.ipynb #fb5d764d
 @dataclass(frozen=True)
 class EvaluateOptions(GenerateOptions):
-    """What `qlora_nb.judge.compare` and `qlora_nb.harness.benchmark` are told.
+    """What `qlora_nb.comparison.compare` and `qlora_nb.harness.benchmark` are told.
 
     Attributes:
         resume: by itself: what is in the output folder is not asked again

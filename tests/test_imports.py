@@ -15,7 +15,8 @@ ORDER = """core questions processor options hub show plots progress bits miniflo
 storage double_quant lora peft_families linear4bit bnb_layers qlora architectures model_files
 loading vocabulary lean prepare memory activations fits dry_run
 checkpointing optimizers paged templates tokenizer readers data micro models plan exam variants runs trainer
-record preflight finetune adapters several chat evaluate judges judge harness ablations claims playground terminal cli""".split()
+record preflight finetune adapters several chat evaluate judges journal judge comparison
+harness ablations claims playground terminal cli""".split()
 
 
 def imported(path: Path) -> set[str]:

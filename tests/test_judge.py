@@ -20,7 +20,8 @@ import torch
 
 from bad_inputs.adapters import A, B, adapter
 from conftest import write_rows
-from qlora_nb.judge import Journal, Judge, read_verdict, server_url
+from qlora_nb.journal import Journal
+from qlora_nb.judge import Judge, read_verdict, server_url
 from qlora_nb.micro import micro_folder
 from qlora_nb.tokenizer import load_tokenizer
 
