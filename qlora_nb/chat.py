@@ -92,9 +92,11 @@ class TextStream:
 
     def _text(self) -> str:
         "What is held, read behind what was said last: a first word would lose the space before it."
-        before, text = (self.tokenizer.decode(ids, skip_special_tokens=True)
-                        for ids in (self.said, self.said + self.held))
-        return text[len(before):]
+        before, text, alone = (self.tokenizer.decode(ids, skip_special_tokens=True)
+                               for ids in (self.said, self.said + self.held, self.held))
+        # Bytes that are no text spoil the bytes beside them: then there is no word before.
+        behind = text.startswith(before) and not before.endswith("\ufffd")
+        return text[len(before):] if behind else alone
 
 # %% ../nbs/19_chat.ipynb #da0f8a11
 def pick(

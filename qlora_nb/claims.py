@@ -241,19 +241,30 @@ for (const row of box.querySelectorAll('tr[id]')) {
 }
 for (const head of box.querySelectorAll('tbody')) head.hidden = !head.querySelector('tr[id]:not([hidden])');
 box.querySelector('output').value = shown + ' of ' + box.querySelectorAll('tr[id]').length + ' shown';"""
-_STYLE = """.claims{container-type:inline-size}
-.claims table{width:100%;border-collapse:collapse;font-size:.92em;line-height:1.45;table-layout:fixed}
-.claims :is(th,td){padding:.45rem .7rem .45rem 0;text-align:left!important;vertical-align:top;white-space:normal;overflow-wrap:break-word;background:none;border:0;border-bottom:1px solid #8a8a8a55}
-.claims tbody th{padding-top:1.6rem;font-size:1.1em}
-.claims col:nth-child(1){width:34%}.claims col:nth-child(2){width:14%}.claims col:nth-child(3){width:19%}.claims col:nth-child(5){width:9%}
-.claims b{border-left:.3rem solid var(--verdict);padding-left:.4rem;font-weight:600;display:inline-block}
-.claims small{display:block;opacity:.85}.claims .filter{display:flex;flex-wrap:wrap;gap:.5rem 1.2rem;align-items:baseline}
-.claims select{font:inherit;max-width:100%;color:inherit;background:transparent;border:1px solid #8a8a8a;border-radius:6px;padding:.2rem .4rem}
-.claims option{color:#000;background:#fff}.claims tr:target{outline:2px solid #E69F00;outline-offset:2px}
-@media (scripting:none){.claims .filter{display:none}}
-@container (max-width:44rem){.claims :is(table,tbody,tr:not([hidden]),th,td){display:block}.claims :is(colgroup,thead){display:none}
-.claims tbody[hidden]{display:none}.claims td{border:0;padding:.15rem 0}.claims tr[id]{border-bottom:1px solid #8a8a8a55;padding:.7rem 0}
-.claims td[data-name]:not(:empty)::before{content:attr(data-name);opacity:.85;margin-right:.5em}}"""
+_STYLE = """.claims { container-type: inline-size }
+.claims table { width: 100%; border-collapse: collapse; font-size: .92em; line-height: 1.45; table-layout: fixed }
+.claims :is(th, td) {
+  padding: .45rem .7rem .45rem 0; text-align: left !important; vertical-align: top; white-space: normal;
+  overflow-wrap: break-word; background: none; border: 0; border-bottom: 1px solid #8a8a8a55 }
+.claims tbody th { padding-top: 1.6rem; font-size: 1.1em }
+.claims col:nth-child(1) { width: 34% } .claims col:nth-child(2) { width: 14% }
+.claims col:nth-child(3) { width: 19% } .claims col:nth-child(5) { width: 9% }
+.claims b { border-left: .3rem solid var(--verdict); padding-left: .4rem; font-weight: 600; display: inline-block }
+.claims small { display: block; opacity: .85 }
+.claims .filter { display: flex; flex-wrap: wrap; gap: .5rem 1.2rem; align-items: baseline }
+.claims label { max-width: 100% }
+.claims select {
+  font: inherit; max-width: 100%; color: inherit; background: transparent;
+  border: 1px solid #8a8a8a; border-radius: 6px; padding: .2rem .4rem }
+.claims option { color: #000; background: #fff }
+.claims tr:target { outline: 2px solid #E69F00; outline-offset: 2px }
+@media (scripting: none) { .claims .filter { display: none } }
+@container (max-width: 44rem) {  /* a phone: each row is a card */
+  .claims :is(table, tbody, tr:not([hidden]), th, td) { display: block }
+  .claims :is(colgroup, thead), .claims tbody[hidden] { display: none }
+  .claims td { border: 0; padding: .15rem 0 }
+  .claims tr[id] { border-bottom: 1px solid #8a8a8a55; padding: .7rem 0 }
+  .claims td[data-name]:not(:empty)::before { content: attr(data-name); opacity: .85; margin-right: .5em } }"""
 
 # %% ../nbs/24_claims.ipynb #c1a10016
 def _plain(text: str) -> str:
