@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'Preset', 'Device', 'Backend', 'Quantization', 'Schedule', 'Optimizer', 'Reporter', 'Init', 'Format',
-           'REFUSED_INITS', 'MEANINGS', 'FinetuneOptions', 'resolve', 'check_init', 'check_adapter_kind',
-           'column_names', 'weighted', 'pick_sequence_length', 'target_names', 'check_places', 'output_entries',
+           'MEANINGS', 'REFUSED_INITS', 'FinetuneOptions', 'resolve', 'column_names', 'weighted', 'check_init',
+           'check_adapter_kind', 'pick_sequence_length', 'target_names', 'check_places', 'output_entries',
            'adapter_names', 'check_adapter', 'differences', 'continued', 'GenerateOptions', 'ChatOptions',
            'MergeOptions', 'check_sampling', 'as_text', 'EvaluateOptions', 'check_evaluation', 'MemoryOptions',
            'RunsOptions', 'CompletionOptions', 'PushOptions']
@@ -190,42 +190,6 @@ def _check_ranges(options) -> None:
         bound += "" if high == math.inf else f" and at most {high}"
         raise InputError(f"{flag} is {value}; it must be {bound}")
 
-# %% ../nbs/a_options.ipynb #fbb639a3
-REFUSED_INITS = {  # what else peft knows, and why it is no choice
-    "pissa": "takes the largest directions out of float weights, which a 4-bit base has not",
-    "loftq": "quantizes float weights itself, on a GPU, which a 4-bit base has not",
-    "orthogonal": "makes the adapter in the dtype of the base's weights, and 4-bit codes are integers",
-    "corda": "wants a covariance of every layer's inputs, and float weights to divide",
-    "lora_ga": "wants gradients of every float weight, which a 4-bit base has not",
-    "mica": "wants singular vectors of float weights, which a 4-bit base has not",
-}
-
-def check_init(
-    init: str,  # of FinetuneOptions
-) -> None:
-    """Raise `InputError` for a beginning that peft has and 4 bits do not allow, and say why.
-
-    Args:
-        init: of FinetuneOptions
-    """
-    if init in REFUSED_INITS:
-        raise InputError(f"--init {init} {REFUSED_INITS[init]}; leave it out, or take "
-                         "olora or eva")
-
-def check_adapter_kind(
-    options: FinetuneOptions,
-) -> None:
-    "Raise `InputError` for choices about the adapter that exclude each other."
-    check_init(options.init)
-    if options.backend == "reference":
-        for name in ("dora", "lora_plus", "modules_to_save", "add_tokens"):
-            if getattr(options, name):
-                raise InputError(f"--{name.replace('_', '-')} needs peft's layers; leave --backend "
-                                 "reference out")
-        if options.init != "default":
-            raise InputError(f"--init {options.init} needs peft's layers; leave --backend reference "
-                             "out")
-
 # %% ../nbs/a_options.ipynb #b0089c2c
 MEANINGS = ("question", "answer", "instruction", "prompt", "query", "input", "context", "output",
             "response", "completion", "answers", "system", "history", "messages", "conversations",
@@ -287,6 +251,42 @@ def _weight(name: str) -> tuple[str, float]:
             return source, float(text)
     raise InputError(f"--data {name} has the weight {text!r}; it must be a number above 0 and at "
                      "most 1000")
+
+# %% ../nbs/a_options.ipynb #fbb639a3
+REFUSED_INITS = {  # what else peft knows, and why it is no choice
+    "pissa": "takes the largest directions out of float weights, which a 4-bit base has not",
+    "loftq": "quantizes float weights itself, on a GPU, which a 4-bit base has not",
+    "orthogonal": "makes the adapter in the dtype of the base's weights, and 4-bit codes are integers",
+    "corda": "wants a covariance of every layer's inputs, and float weights to divide",
+    "lora_ga": "wants gradients of every float weight, which a 4-bit base has not",
+    "mica": "wants singular vectors of float weights, which a 4-bit base has not",
+}
+
+def check_init(
+    init: str,  # of FinetuneOptions
+) -> None:
+    """Raise `InputError` for a beginning that peft has and 4 bits do not allow, and say why.
+
+    Args:
+        init: of FinetuneOptions
+    """
+    if init in REFUSED_INITS:
+        raise InputError(f"--init {init} {REFUSED_INITS[init]}; leave it out, or take "
+                         "olora or eva")
+
+def check_adapter_kind(
+    options: FinetuneOptions,
+) -> None:
+    "Raise `InputError` for choices about the adapter that exclude each other."
+    check_init(options.init)
+    if options.backend == "reference":
+        for name in ("dora", "lora_plus", "modules_to_save", "add_tokens"):
+            if getattr(options, name):
+                raise InputError(f"--{name.replace('_', '-')} needs peft's layers; leave --backend "
+                                 "reference out")
+        if options.init != "default":
+            raise InputError(f"--init {options.init} needs peft's layers; leave --backend reference "
+                             "out")
 
 # %% ../nbs/a_options.ipynb #f3f6a3c4
 def pick_sequence_length(
