@@ -271,20 +271,29 @@ def both_ways(layers, inputs) -> None:
         torch.autograd.grad(y, x, torch.ones_like(y))
 
 
+def bare_matrices(dtype: torch.dtype) -> list[torch.nn.Linear]:
+    "The four matrices of one layer, as they are multiplied without quantization."
+    torch.manual_seed(0)
+    return [torch.nn.Linear(*size).to(dtype).requires_grad_(False)
+            for size in layer_matrices(read_shape(RINNA)).values()]
+
+
+def inputs_of(layers: list[torch.nn.Linear], tokens: int) -> list[torch.Tensor]:
+    return [torch.randn(tokens, one.in_features, dtype=one.weight.dtype, requires_grad=True)
+            for one in layers]
+
+
 def layer(folder: Path, place: Path, rounds: int = 4) -> list[dict]:
     "The four matrices of one layer."
-    shape, rows = read_shape(RINNA), []
-    sizes = layer_matrices(shape).values()
+    rows = []
     for dtype in (torch.float32, torch.bfloat16):
-        torch.manual_seed(0)
-        bare = [torch.nn.Linear(*size).to(dtype).requires_grad_(False) for size in sizes]
+        bare = bare_matrices(dtype)
         reference = [Linear4bit.from_linear(one, compute_dtype=dtype) for one in bare]
         plain, ours = ([theirs(one, dtype) for one in bare] for _ in range(2))
         for one in ours:
             use_tiles(one)
         for tokens in (128, 512):
-            inputs = [torch.randn(tokens, size[0], dtype=dtype, requires_grad=True)
-                      for size in sizes]
+            inputs = inputs_of(bare, tokens)
             found = in_turns({name: lambda who=who: both_ways(who, inputs) for name, who in [
                 ("bare", bare), ("ours", ours), ("reference", reference),
                 ("bitsandbytes", plain)]}, rounds, "bare")
@@ -295,12 +304,9 @@ def layer(folder: Path, place: Path, rounds: int = 4) -> list[dict]:
 
 def tiles(folder: Path, place: Path, rounds: int = 4) -> list[dict]:
     "How large a tile should be: speeds as shares of the bare product's."
-    shape, rows = read_shape(RINNA), []
-    usual = linear4bit.TILE
+    rows, usual = [], linear4bit.TILE
     for dtype in (torch.float32, torch.bfloat16):
-        torch.manual_seed(0)
-        bare = [torch.nn.Linear(*size).to(dtype).requires_grad_(False)
-                for size in layer_matrices(shape).values()]
+        bare = bare_matrices(dtype)
         ours = [theirs(one, dtype) for one in bare]
         for one in ours:
             use_tiles(one)
@@ -310,8 +316,7 @@ def tiles(folder: Path, place: Path, rounds: int = 4) -> list[dict]:
             both_ways(ours, inputs)
 
         for tokens in (128, 512):
-            inputs = [torch.randn(tokens, one.in_features, dtype=dtype, requires_grad=True)
-                      for one in bare]
+            inputs = inputs_of(bare, tokens)
             found = in_turns({"bare": lambda: both_ways(bare, inputs)} | {
                 name: lambda size=size: cut(size, inputs)
                 for name, size in [*((f"2^{n}", 2**n) for n in range(20, 25)), ("whole", 2**40)]},

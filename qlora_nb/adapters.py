@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['AdapterFolder', 'open_adapter', 'base_folder', 'named_as_today', 'check_configuration', 'table_rows', 'attach',
-           'how_stored', 'load_adapted', 'tokenizer_of', 'pick_format', 'answer_all', 'generate', 'without_adapter',
-           'in_float32', 'merged_model', 'merge']
+           'how_stored', 'load_adapted', 'tokenizer_of', 'pick_format', 'seeded_sampling', 'answer_all', 'generate',
+           'without_adapter', 'in_float32', 'merged_model', 'merge']
 
 # %% ../nbs/a_adapters.ipynb #fc7e1f22
 import json
@@ -404,6 +404,24 @@ def pick_format(
     return choose_format(name, tokenizer)
 
 # %% ../nbs/a_adapters.ipynb #ec641c91
+def seeded_sampling(
+    options: GenerateOptions,  # temperature, top_p
+    seed: int,  # from here on, where tokens are drawn
+) -> dict[str, Any]:  # for `generate` of transformers; empty: always the likeliest token
+    """How tokens are picked, with torch's seed set.
+
+    Args:
+        options: temperature, top_p
+        seed: from here on, where tokens are drawn
+
+    Returns:
+        for `generate` of transformers; empty: always the likeliest token
+    """
+    if options.temperature <= 0:
+        return {}
+    torch.manual_seed(seed)
+    return dict(do_sample=True, temperature=options.temperature, top_p=options.top_p)
+
 def answer_all(
     prompts: list[str],  # questions, without any prompt format around them
     model,  # with its adapter
@@ -422,11 +440,7 @@ def answer_all(
         one answer each
     """
     ids = [prompt_ids([{"role": "user", "content": p}], tokenizer, form) for p in prompts]
-    sampling: dict[str, Any] = {}
-    if options.temperature > 0:
-        torch.manual_seed(options.seed)
-        sampling = dict(do_sample=True, temperature=options.temperature, top_p=options.top_p)
-    return ask(model, tokenizer, ids, options.max_new_tokens, **sampling)
+    return ask(model, tokenizer, ids, options.max_new_tokens, **seeded_sampling(options, options.seed))
 
 def generate(
     prompts: list[str],  # questions, without any prompt format around them

@@ -305,7 +305,7 @@ def load_speakers(
         return {"": load_speaker(options)}
     check_sampling(options)
     model, tokenizer, placed, folder = load_several(options, pick_device(options.device))
-    base, context = folder.name, model.config.max_position_embeddings
+    base, context = folder.name, context_of(model.config)
     return {label: Speaker(model, tokenizer, pick_format(options.prompt_format, adapter, folder, tokenizer),
                            context, f"{base} + {given}", name)
             for label, given, (name, adapter) in zip(labels(names), names, placed.items())}

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['BATCH', 'OUTCOMES', 'SCORES', 'Side', 'sides', 'answer', 'load_side', 'compare_exactly', 'judge_all', 'side_by_side',
-           'outcomes', 'compare_judged', 'compare', 'default_folder', 'side_weights', 'result_table', 'faults_note']
+           'outcomes', 'compare_judged', 'compare', 'write_result', 'default_folder', 'side_weights', 'result_table',
+           'faults_note']
 
 # %% ../nbs/a_comparison.ipynb #5c50089c
 import gc
@@ -23,7 +24,9 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from .core import InputError, machine, read_json, saving, versions, write_json
+from qlora_nb.core import (
+    PACKAGES, InputError, machine, read_json, saving, versions, write_json,
+)
 from .evaluate import bootstrap_interval, paired_difference, proportion_interval
 from .journal import AGAIN, Journal, Question, evaluation_folder, read_questions
 from .judge import JUDGE_PROMPTS, Judge, judge_prompt, read_verdict
@@ -126,22 +129,18 @@ def load_side(
 
 def _ask(speaker, side: Side, questions: list[Question], first: int) -> list[str]:
     "Answers to one batch; what is sampled follows from the seed and the batch's place."
-    import torch
-
-    from qlora_nb.adapters import without_adapter
+    from qlora_nb.adapters import seeded_sampling, without_adapter
     from qlora_nb.data import prompt_ids
     from qlora_nb.exam import ask
 
-    options, sampling = side.options, {}
+    options = side.options
     prompts = [prompt_ids(q.turns, speaker.tokenizer, speaker.form) for q in questions]
     longest = max(map(len, prompts))
     if longest >= speaker.context:
         number = first + [len(ids) for ids in prompts].index(longest) + 1
         raise InputError(f"question {number} has {longest:,} tokens with its prompt, and the context "
                          f"of {speaker.name} is {speaker.context:,}; ask a shorter one")
-    if options.temperature > 0:
-        torch.manual_seed(options.seed + first)
-        sampling = dict(do_sample=True, temperature=options.temperature, top_p=options.top_p)
+    sampling = seeded_sampling(options, options.seed + first)
     length = min(options.max_new_tokens, speaker.context - longest)
     with nullcontext() if side.adapted else without_adapter(speaker.model):
         texts = ask(speaker.model, speaker.tokenizer, prompts, length, BATCH, **sampling)
@@ -345,11 +344,29 @@ def compare(
         except KeyboardInterrupt:
             kept = " and ".join(f"{len(journal.rows):,} {part}" for part, journal in journals.items())
             raise KeyboardInterrupt(f"{folder} keeps {kept}; the same command goes on") from None
-        result |= {"sides": {key: side.name for key, side in found.items()},
-                   "questions": len(questions), "folder": str(folder), "options": asdict(options),
-                   "versions": versions(), "machine": machine()}
-        with saving(folder, AGAIN):
-            write_json(folder / f"{result['kind']}.json", result)
+        return write_result(folder, options, found, result | {"questions": len(questions)})
+
+def write_result(
+    folder: Path,
+    options: EvaluateOptions,
+    found: dict[str, Side],
+    numbers: dict,  # its kind, which names the file, and what came out
+    packages=PACKAGES,  # whose versions it depends on
+) -> dict:  # the numbers, and how they came about
+    """Store a result beside its answers.
+
+    Args:
+        numbers: its kind, which names the file, and what came out
+        packages: whose versions it depends on
+
+    Returns:
+        the numbers, and how they came about
+    """
+    result = numbers | {"sides": {key: side.name for key, side in found.items()}, "folder": str(folder),
+                        "options": asdict(options), "versions": versions(packages),
+                        "machine": machine()}
+    with saving(folder, AGAIN):
+        write_json(folder / f"{result['kind']}.json", result)
     return result
 
 def _compared(options, found: dict[str, Side], questions, judge: Judge | None, journals) -> dict:

@@ -10,16 +10,17 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
 
-from .core import InputError, machine, saving, versions, write_json
+from .core import InputError
+from qlora_nb.comparison import (
+    Side, default_folder, load_side, side_weights, sides, write_result,
+)
 from .evaluate import bootstrap_interval, paired_difference, proportion_interval
-from .comparison import Side, default_folder, load_side, sides, side_weights
 from .journal import evaluation_folder
 from .options import EvaluateOptions, check_evaluation
 
@@ -124,13 +125,8 @@ def benchmark(
             with _switched(side, load_side(side, loaded)) as speaker:
                 scores[key] = run_tasks(speaker, names, known, options.shots, options.limit,
                                         options.batch_size, str(folder / f"tasks-{key}"))
-        result = {"kind": "tasks", "tasks": _with_intervals(scores),
-                  "sides": {key: side.name for key, side in found.items()}, "folder": str(folder),
-                  "options": asdict(options), "machine": machine(),
-                  "versions": versions(["torch", "transformers", "peft", "bitsandbytes", "lm_eval"])}
-        with saving(folder, "run the same command again: what is there already is kept"):
-            write_json(folder / "tasks.json", result)
-    return result
+        return write_result(folder, options, found, {"kind": "tasks", "tasks": _with_intervals(scores)},
+                            ["torch", "transformers", "peft", "bitsandbytes", "lm_eval"])
 
 @contextmanager
 def _switched(side: Side, speaker) -> Iterator:

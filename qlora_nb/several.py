@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from qlora_nb.adapters import (
-    AdapterFolder, answer_all, attach, base_folder, how_stored, load_adapted, named_as_today,
+    AdapterFolder, answer_all, attach, base_folder, generate, how_stored, named_as_today,
     open_adapter, pick_format, table_rows, tokenizer_of,
 )
 from .core import InputError
@@ -51,7 +51,7 @@ def one_base(
             raise InputError(f"{adapters[0].path} and {adapter.path} have different base models, "
                              f"{folders[0].name} and {folder.name}; ask them one at a time")
         if how != stored[0]:
-            said = [" with quantized scales".join([kind, ""]) if double and kind != "none" else kind
+            said = [f"{kind} with quantized scales" if double and kind != "none" else kind
                     for kind, double in (stored[0], how)]
             raise InputError(f"{adapters[0].path} was trained on a base in {said[0]} and "
                              f"{adapter.path} in {said[1]}; ask them one at a time, or give "
@@ -120,13 +120,11 @@ def generate_each(
     Returns:
         label of the adapter, in their order -> one answer to each question
     """
-    check_sampling(options)
-    names, device = adapter_names(options), pick_device(options.device)
+    names = adapter_names(options)
     if len(names) < 2:
-        model, tokenizer, adapter, folder = load_adapted(options, device)
-        form = pick_format(options.prompt_format, adapter, folder, tokenizer)
-        return {"": answer_all(prompts, model, tokenizer, form, options)}
-    model, tokenizer, placed, folder = load_several(options, device)
+        return {"": generate(prompts, options)}
+    check_sampling(options)
+    model, tokenizer, placed, folder = load_several(options, pick_device(options.device))
     said = {}
     for label, (name, adapter) in zip(labels(names), placed.items()):
         switch_to(model, name)

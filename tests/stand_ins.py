@@ -4,6 +4,7 @@ Names, shapes that hang together, dtypes, buffers and settings are those of the 
 sizes and the values are not.
 """
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -58,6 +59,12 @@ def old_state(config: dict, mask: torch.dtype | None) -> dict:
     return state
 
 
+def save_twice(state: dict, folder: Path) -> None:
+    "The weights as safetensors, and the same as a pickle beside it."
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    torch.save(state, folder / "pytorch_model.bin")
+
+
 def rinna(folder: Path) -> Path:
     "rinna/japanese-gpt-neox-3.6b-instruction-sft: one file, and the same as a pickle beside it."
     train_sentencepiece(lines(), folder / "spiece.model", 500)
@@ -68,8 +75,7 @@ def rinna(folder: Path) -> Path:
     config = CONFIG | {"bos_token_id": 2, "eos_token_id": 3, "vocab_size": 500}
     state = old_state(config, torch.bool)
     dump(folder / "config.json", **config)
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    torch.save(state, folder / "pytorch_model.bin")
+    save_twice(state, folder)
     return folder
 
 
@@ -84,8 +90,7 @@ def line(folder: Path) -> Path:
                        "tie_word_embeddings": True}
     state = old_state(config, torch.bool)
     dump(folder / "config.json", **config)
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    torch.save(state, folder / "pytorch_model.bin")
+    save_twice(state, folder)
     return folder
 
 
@@ -132,8 +137,7 @@ def pythia(folder: Path) -> Path:
                        "use_parallel_residual": True}
     state = old_state(config, torch.uint8)
     dump(folder / "config.json", **config)
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    torch.save(state, folder / "pytorch_model.bin")
+    save_twice(state, folder)
     return folder
 
 
@@ -143,6 +147,17 @@ STAND_INS = {
     "cyberagent/open-calm-small": open_calm,
     "EleutherAI/pythia-70m": pythia,
 }
+
+
+def tied_micro(folder: Path) -> Path:
+    "A micro model whose head is its table, untrained, with the micro model's tokenizer."
+    micro = micro_folder() / "model"
+    torch.manual_seed(1)
+    config = AutoConfig.from_pretrained(micro, tie_word_embeddings=True)
+    AutoModelForCausalLM.from_config(config, dtype=torch.float16).save_pretrained(folder)
+    for file in ("spiece.model", "tokenizer_config.json"):
+        shutil.copy(micro / file, folder)
+    return folder
 
 
 # Families other than the book's: tiny, and laid out as their authors' files were.
@@ -266,8 +281,7 @@ def gpt2(folder: Path) -> Path:
              for name, part in model.state_dict().items() if name != "lm_head.weight"}
     mask = torch.ones(1, 1, 128, 128).tril()
     state |= {f"h.{layer}.attn.bias": mask.clone() for layer in range(2)}
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    torch.save(state, folder / "pytorch_model.bin")
+    save_twice(state, folder)
     return folder
 
 

@@ -18,6 +18,7 @@ from qlora_nb.core import InputError
 from qlora_nb.micro import micro_folder
 from qlora_nb.options import GenerateOptions, MergeOptions
 from qlora_nb.tokenizer import load_tokenizer
+from stand_ins import tied_micro
 
 MICRO = micro_folder() / "model"
 LAYERS = ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
@@ -158,7 +159,7 @@ def test_a_base_that_was_saved_in_4_bits(tmp_path):
 @pytest.mark.parametrize("kind", ["plain", "tables and head whole", "LoRA on the table",
                                   "some tokens"])
 def test_a_head_that_is_the_embedding_table(tmp_path, kind):
-    base = tied_base(tmp_path / "tied")
+    base = tied_micro(tmp_path / "tied")
     live = trained(KINDS[kind], tmp_path / "adapter", base)
     merge(MergeOptions(adapter=str(tmp_path / "adapter"), output=str(tmp_path / "merged"),
                        dtype="float32"))
@@ -174,16 +175,6 @@ def test_embedding_tables_that_were_saved_beside_the_adapter(tmp_path):
     merge(MergeOptions(adapter=str(tmp_path / "adapter"), output=str(tmp_path / "merged"),
                        dtype="float32"))
     assert (logits(plain_model(tmp_path / "merged")) - live).abs().max() < 1e-4
-
-
-def tied_base(folder: Path) -> Path:
-    "A model whose head is its table, with the micro model's tokenizer."
-    torch.manual_seed(1)
-    config = AutoConfig.from_pretrained(MICRO, tie_word_embeddings=True)
-    AutoModelForCausalLM.from_config(config, dtype=torch.float16).save_pretrained(folder)
-    for file in ("spiece.model", "tokenizer_config.json"):
-        shutil.copy(MICRO / file, folder)
-    return folder
 
 
 def renamed(folder: Path, name, **changes) -> None:
@@ -241,7 +232,7 @@ GROWN = {
 @pytest.mark.parametrize("kind", GROWN)
 def test_a_vocabulary_that_has_grown(kind, tied, tmp_path):
     "As peft writes it: a base with new rows at random, and the tokenizer next to the adapter."
-    base = tied_base(tmp_path / "tied") if tied else MICRO
+    base = tied_micro(tmp_path / "tied") if tied else MICRO
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     model.resize_token_embeddings(2051)

@@ -1,12 +1,11 @@
 """Variants of LoRA and new tokens: trained, interrupted, resumed, loaded and merged."""
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from qlora_nb.adapters import generate, load_adapted, merge
 from qlora_nb.core import InputError
@@ -14,6 +13,7 @@ from qlora_nb.finetune import finetune
 from qlora_nb.micro import micro_folder
 from qlora_nb.options import FinetuneOptions, GenerateOptions, MergeOptions
 from qlora_nb.trainer import WholeTrainer
+from stand_ins import tied_micro
 
 MICRO = micro_folder() / "model"
 NEW = "<|user|>,北斗星"
@@ -41,14 +41,7 @@ def rows(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def tied(tmp_path_factory) -> Path:
-    "A model whose head is its table, with the micro model's tokenizer."
-    folder = tmp_path_factory.mktemp("tied") / "model"
-    torch.manual_seed(1)
-    config = AutoConfig.from_pretrained(MICRO, tie_word_embeddings=True)
-    AutoModelForCausalLM.from_config(config, dtype=torch.float16).save_pretrained(folder)
-    for file in ("spiece.model", "tokenizer_config.json"):
-        shutil.copy(MICRO / file, folder)
-    return folder
+    return tied_micro(tmp_path_factory.mktemp("tied") / "model")
 
 
 @pytest.mark.parametrize("kind", VARIANTS)
