@@ -19,7 +19,7 @@ help:
 	@echo "make gpu        run what waits for an NVIDIA GPU, most worth first; BUDGET=480: in 8 minutes"
 	@echo "make rinna      train the true 3.6B shape on this CPU (8 GB of disk and memory, half an hour)"
 	@echo "make micro      make the micro model again: tokenizer, corpus, weights"
-	@echo "make claims     compute the verdicts of chapter 23, and write them as JSON"
+	@echo "make claims     compute the verdicts of chapter 24, and write them as JSON"
 	@echo "make colab      rehearse three chapters beside what Colab ships (some gigabytes)"
 	@echo "make minutes    count the minutes and the lines of each chapter"
 

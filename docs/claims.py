@@ -1,4 +1,4 @@
-"""Write what nbs/23_claims.ipynb computes as JSON into the package.
+"""Write what nbs/24_claims.ipynb computes as JSON into the package.
 
     python docs/claims.py
 
@@ -12,7 +12,7 @@ from adapter import directives, text
 from colab import is_setup
 from project import NBS, ROOT
 
-CHAPTER = NBS / "23_claims.ipynb"
+CHAPTER = NBS / "24_claims.ipynb"
 TARGET = ROOT / "qlora_nb" / "data" / "claims" / "claims.json"
 
 

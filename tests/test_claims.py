@@ -20,7 +20,7 @@ def test_each_piece_of_evidence_is_there():
     for each in evidence:
         assert each.kind != "result" or stored_result(each.place)
         assert each.kind != "words" or (each.place.startswith("https://") and each.says)
-    cells = {(each.place, each.id) for each in evidence if each.kind == "cell" and each.place != "23_claims"}
+    cells = {(each.place, each.id) for each in evidence if each.kind == "cell" and each.place != "24_claims"}
     for place, id in cells:
         book = json.loads((NBS / f"{place}.ipynb").read_text(encoding="utf-8"))["cells"]
         code = "".join(next(cell["source"] for cell in book if cell["id"] == id))
@@ -39,7 +39,7 @@ def test_there_are_as_many_as_promised_and_each_says_what_is_right():
 
 
 def test_the_stored_table_is_that_of_the_file():
-    cells = json.loads((NBS / "23_claims.ipynb").read_text(encoding="utf-8"))["cells"]
+    cells = json.loads((NBS / "24_claims.ipynb").read_text(encoding="utf-8"))["cells"]
     table = "".join("".join(output["data"]["text/html"]) for cell in cells if cell["id"] == "c1a20061"
                     for output in cell["outputs"])
     shown = re.findall(r'<tr id="claim-([^"]+)" data-verdict="([^"]+)"', table)
@@ -53,7 +53,7 @@ def test_a_link_to_a_lost_cell_stops_the_site(monkeypatch):
     books = adapter.library()
     linked = adapter.linked_cells(books)
     assert len(linked) > 30
-    name, lost = next(pair for pair in sorted(linked) if pair[0] != "23_claims.ipynb")
+    name, lost = next(pair for pair in sorted(linked) if pair[0] != "24_claims.ipynb")
     books[name] = {**books[name], "cells": [c for c in books[name]["cells"] if c["id"] != lost]}
     with pytest.raises(InputError, match=lost):
         adapter.linked_cells(books)

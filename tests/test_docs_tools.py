@@ -336,7 +336,7 @@ def test_alerts_become_callouts():
 
 def test_chapters_stand_in_their_parts():
     parts = ["00_bits", "02_nf4", "03_blockwise", "05_lora", "09_memory", "14_tokenizer",
-             "19_chat", "20_evaluate", "23_claims", "a_core", "index"]
+             "19_chat", "20_evaluate", "24_claims", "a_core", "index"]
     assert [project.part(name) for name in parts] == [
         "Numbers", "Numbers", "Quantization", "Adapters", "Memory", "A Japanese GPT-NeoX",
         "A Japanese GPT-NeoX", "Evidence", "Evidence", "Appendix", None]
