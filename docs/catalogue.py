@@ -1,0 +1,563 @@
+"""The Japanese edition: gettext catalogues of what a reader reads, and the notebooks made with them.
+
+    python docs/catalogue.py extract     take what is new or changed in nbs/ into docs/ja/*.po
+    python docs/catalogue.py check       say what is missing, stale or broken; exit with 1 if anything is
+    python docs/catalogue.py build       write nbs/ja/*.ipynb
+
+A message is what is read in one piece: a markdown cell, and of a code cell each comment, docstring,
+label of a fold and string that is shown. Its context (msgctxt) is the cell's id. Where an English
+text changes, its translation becomes fuzzy; the build then shows the English text, and says so.
+
+A translation may not differ from its original in what is no language: formulae, code spans, targets
+of links, levels of headings, numbers, placeholders. Code must stay the same tree but for its
+messages.
+"""
+import ast
+import difflib
+import io
+import json
+import re
+import sys
+import tokenize
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import polib
+
+import colab
+from project import NBS, ROOT, notebooks, page
+from qlora_nb.core import whole_file
+
+CATALOGUES, EDITION = ROOT / "docs" / "ja", NBS / "ja"
+MARKDOWN, COMMENT, DOCSTRING, LABEL, STRING = "markdown", "comment", "docstring", "label", "string"
+# Cells that docs/route.py makes anew, in either language.
+MADE = ("<!-- start -->", "<!-- chapters -->", "# The map, from the notebooks")
+# Calls and keywords whose strings are read, even those of one word; and those whose never are.
+SHOWN = {"print", "title", "suptitle", "set_title", "set_xlabel", "set_ylabel", "text", "annotate",
+         "xlabel", "ylabel", "zlabel", "label", "box", "arrow", "Drawing", "Slider", "rename_axis",
+         "xticklabels", "yticklabels", "labels"}
+UNSEEN = {"loc", "textcoords", "contains", "test_eq", "test_fail", "encode", "write_text", "search",
+          "sub", "findall", "match", "split", "partition", "replace", "suffixes", "cell", "ja",
+          "TemplateProcessing", "color", "tokenizer", "run", "run_line_magic", "filterwarnings"}
+CODE = re.compile(r"(^(?:```|~~~)[^\n]*\n.*?^(?:```|~~~)[^\n]*$|(?<!`)(`+)(?!`)[^\n]*?(?<!`)\2(?!`))",
+                  flags=re.M | re.S)
+FORMULA = re.compile(r"(?<![\\$])(\$\$.+?\$\$|\$(?=\S)[^$\n]+?(?<=\S)\$(?!\d))", flags=re.S)
+LITERAL = re.compile(r"""([rRbBfFuU]{0,2})(\"{3}|'{3}|"|')((?:\\.|.)*?)\2""", flags=re.S)
+ESCAPED = {"n": "\n", "t": "\t", '"': '"', "'": "'", "\\": "\\", "\n": ""}
+# Words of one letter case that a call takes by position: colours, and places of a text.
+NAMES = {"blue", "orange", "green", "red", "grey", "purple", "yellow", "sky", "black", "white",
+         "center", "left", "right", "top", "bottom", "start", "end", "middle", "both", "log"}
+MARKUP = re.compile(r"""<[/\w]|&\w+;|\w="|^[\w.-]*/|https?:""")
+COUNTED = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+           "fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty "
+           "ninety hundred hundreds thousand thousands million millions billion billions half halves "
+           "quarter quarters third thirds fourth fifth sixth eighth tenth tenths hundredth first second "
+           "once twice both single double dozen pair neither last each every per cent percent a an").split()
+
+
+# --- what a reader reads -------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Message:
+    "A piece of a cell's text: from `start` to `end`, in letters."
+    kind: str
+    text: str
+    start: int
+    end: int
+    indent: str = ""
+
+
+def source(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def translated(cell: dict) -> bool:
+    "Whether a cell says anything to a reader that is not made by a script."
+    text = source(cell)
+    if colab.is_badge(cell) or colab.is_setup(cell) or not text.strip():
+        return False
+    if any(line.strip() in MADE for line in text.split("\n")[:3]):
+        return False
+    return cell["cell_type"] == "markdown" or cell["cell_type"] == "code" and not re.match(
+        r"#\|\s*(hide\s*$|default_exp)", text, flags=re.M)
+
+
+def messages(cell: dict, counts: Counter) -> list:
+    "The messages of a cell; `counts` says how often the notebook's code has each string."
+    text = source(cell)
+    if not translated(cell):
+        return []
+    if cell["cell_type"] == "markdown":
+        return [Message(MARKDOWN, text, 0, len(text))]
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:  # magics
+        return []
+    found = [*labels(text), *comments(text), *docstrings(text, tree)]
+    if not re.search(r"^#\|\s*exports?\b", text, flags=re.M):
+        found += strings(text, tree, counts)
+    return sorted((message for message in found if words(message.text)), key=lambda m: m.start)
+
+
+def words(text: str) -> list:
+    return re.findall(r"[A-Za-z]{2,}", text)
+
+
+def labels(text: str) -> Iterator[Message]:
+    for match in re.finditer(r"^#\|\s*collapse:\s*(.+)$", text, flags=re.M):
+        yield Message(LABEL, match[1], *match.span(1))
+
+
+def comments(text: str) -> Iterator[Message]:
+    "Comments; those on lines of their own, under each other, are one message."
+    starts, block = line_starts(text), []
+
+    def whole():
+        first, last = block[0], block[-1]
+        said = "\n".join(token.string.lstrip("#").strip() for token in block)
+        indent = first.line[:first.start[1]] if not first.line[:first.start[1]].strip() else ""
+        return Message(COMMENT, said, starts[first.start[0] - 1] + first.start[1],
+                       starts[last.end[0] - 1] + last.end[1], indent)
+
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type != tokenize.COMMENT or re.match(r"#\||#\s*(noqa|type:|%)", token.string):
+            continue
+        own = not token.line[:token.start[1]].strip()
+        follows = block and own and token.start == (block[-1].start[0] + 1, block[-1].start[1]) \
+            and not block[0].line[:block[0].start[1]].strip()
+        if block and not follows:
+            yield whole()
+            block = []
+        block = [*block, token]
+    if block:
+        yield whole()
+
+
+def docstrings(text: str, tree: ast.AST) -> Iterator[Message]:
+    for node in ast.walk(tree):
+        place = docstring(node)
+        if place is not None:
+            start, end = span(text, place)
+            indent = " " * place.col_offset
+            yield Message(DOCSTRING, undented(place.value), start, end, indent)
+
+
+def docstring(node: ast.AST) -> ast.Constant | None:
+    "The literal that describes a function or a class."
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and node.body:
+        first = node.body[0]
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) \
+                and isinstance(first.value.value, str):
+            return first.value
+    return None
+
+
+def undented(text: str) -> str:
+    "A docstring without the indentation of its later lines and the line of its closing quotes."
+    first, mark, rest = text.partition("\n")
+    lines = rest.split("\n")
+    margin = min((len(line) - len(line.lstrip()) for line in lines if line.strip()), default=0)
+    return (first + mark + "\n".join(line[margin:] for line in lines)).rstrip()
+
+
+def strings(text: str, tree: ast.AST, counts: Counter) -> Iterator[Message]:
+    "The strings that a cell shows."
+    skipped = {id(place) for node in ast.walk(tree) if (place := docstring(node))}
+
+    def visit(node: ast.AST, shown: bool) -> Iterator[ast.AST]:
+        if isinstance(node, ast.Assert | ast.Import | ast.ImportFrom) or id(node) in skipped:
+            return
+        if isinstance(node, ast.Constant | ast.JoinedStr):
+            if readable(node, shown, counts):
+                yield node
+            if isinstance(node, ast.Constant):
+                return
+        if isinstance(node, ast.Compare | ast.FormattedValue):  # looked for, not shown
+            shown = False
+        if isinstance(node, ast.Subscript):
+            yield from visit(node.value, shown)
+            return
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if name in UNSEEN:
+                return
+            yield from visit(node.func, shown)
+            for argument in node.args:
+                yield from visit(argument, shown or name in SHOWN)
+            for pair in node.keywords:
+                if pair.arg not in UNSEEN:
+                    yield from visit(pair.value, pair.arg in SHOWN or name in SHOWN - {"print"}
+                                     and pair.arg not in ("color", "anchor", "ha", "va"))
+            return
+        for child in ast.iter_child_nodes(node):
+            if not isinstance(node, ast.JoinedStr) or isinstance(child, ast.FormattedValue):
+                yield from visit(child, shown)
+
+    found = list(visit(tree, False))
+    inner = {id(child) for node in found if isinstance(node, ast.JoinedStr)
+             for child in ast.walk(node) if child is not node}
+    for node in found:
+        if id(node) not in inner:  # a string in another's placeholder stays as it is
+            start, end = span(text, node)
+            yield Message(STRING, template(text[start:end]), start, end)
+
+
+def readable(node: ast.AST, shown: bool, counts: Counter) -> bool:
+    "Whether a literal is prose. One that no call shows must be of two words, and nothing may look it up."
+    if isinstance(node, ast.Constant) and not isinstance(node.value, str):
+        return False
+    said = fixed(node)
+    if not words(said) or said in NAMES or MARKUP.search(said):
+        return False
+    if shown:
+        return True
+    once = isinstance(node, ast.JoinedStr) or counts[node.value] == 1
+    return once and " " in said.strip() and len(words(said)) > 1
+
+
+def fixed(node: ast.AST) -> str:
+    "The letters of a string or an f-string, without what stands in braces."
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    return "".join(part.value for part in node.values if isinstance(part, ast.Constant))
+
+
+def template(written: str) -> str:
+    "What one types between the quotes of a literal, given with them; neighbours are joined."
+    pieces = LITERAL.findall(written)
+    formatted = any("f" in prefix.lower() for prefix, _, _ in pieces)
+    said = []
+    for prefix, _, inner in pieces:
+        if "r" not in prefix.lower():
+            inner = re.sub(r"\\(\n|.)", lambda match: ESCAPED.get(match[1], match[0]), inner)
+        if formatted and "f" not in prefix.lower():
+            inner = inner.replace("{", "{{").replace("}", "}}")
+        said.append(inner)
+    return "".join(said)
+
+
+def literals(nb: dict) -> Counter:
+    "How often each string occurs in a notebook's code."
+    counts: Counter = Counter()
+    for cell in nb["cells"]:
+        try:
+            tree = ast.parse(source(cell)) if cell["cell_type"] == "code" else ast.Module([], [])
+        except SyntaxError:
+            continue
+        counts.update(node.value for node in ast.walk(tree)
+                      if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    return counts
+
+
+def line_starts(text: str) -> list:
+    starts = [0]
+    for line in text.split("\n"):
+        starts.append(starts[-1] + len(line) + 1)
+    return starts
+
+
+def span(text: str, node: ast.AST) -> tuple:
+    "Where a node begins and ends; syntax trees count a line's bytes."
+    lines, starts = text.split("\n"), line_starts(text)
+
+    def place(line, offset):
+        return starts[line - 1] + len(lines[line - 1].encode()[:offset].decode())
+    return (place(node.lineno, node.col_offset), place(node.end_lineno, node.end_col_offset))
+
+
+# --- the catalogues ------------------------------------------------------------------------------
+
+def catalogue(name: str) -> polib.POFile:
+    "The catalogue of a page; an empty one if it has none yet."
+    path = CATALOGUES / f"{name}.po"
+    if path.exists():
+        return polib.pofile(str(path), wrapwidth=10**6)
+    empty = polib.POFile(wrapwidth=10**6)
+    empty.metadata = {"Content-Type": "text/plain; charset=utf-8", "Language": "ja"}
+    return empty
+
+
+def known(po: polib.POFile) -> dict:
+    "Context and English text -> entry."
+    return {(entry.msgctxt, entry.msgid): entry for entry in po if not entry.obsolete}
+
+
+def extracted(nb: dict, old: polib.POFile) -> polib.POFile:
+    "The catalogue of today's messages, with every translation of the old one that still has a place."
+    counts, before, entries = literals(nb), known(old), {}
+    for cell in nb["cells"]:
+        for message in messages(cell, counts):
+            key = (cell["id"], message.text)
+            if key not in entries:
+                entries[key] = before.pop(key, None) or polib.POEntry(
+                    msgctxt=cell["id"], msgid=message.text)
+                entries[key].comment = message.kind
+    for key, entry in entries.items():
+        if not entry.msgstr:  # it may be another text's successor
+            near = [(difflib.SequenceMatcher(None, text, key[1], autojunk=False).ratio(), context, text)
+                    for context, text in before if before[context, text].msgstr
+                    and (context == key[0] or text == key[1])]
+            ratio, *best = max(near, default=(0,))
+            if ratio == 1 and best[1] == key[1]:  # the same words in another cell
+                entry.msgstr = before[tuple(best)].msgstr
+            elif ratio > 0.5 or best and entry.comment == MARKDOWN:
+                former = before.pop(tuple(best))
+                entry.msgstr, entry.previous_msgid = former.msgstr, former.previous_msgid or best[1]
+                entry.flags = ["fuzzy"]
+    fresh = catalogue("")
+    fresh.extend(entries.values())
+    return fresh
+
+
+def extract() -> None:
+    CATALOGUES.mkdir(exist_ok=True)
+    for path in notebooks():
+        nb = json.loads(path.read_text(encoding="utf-8"))
+        name = page(path.name)
+        store(CATALOGUES / f"{name}.po", str(extracted(nb, catalogue(name))) + "\n")
+    names = {page(path.name) for path in notebooks()}
+    for path in CATALOGUES.glob("*.po"):
+        if path.stem not in names:
+            path.unlink()
+
+
+def store(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        with whole_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+# --- what may not differ -------------------------------------------------------------------------
+
+def parts(markdown: str) -> dict:
+    "What of a markdown text is the same in every language: name -> how often each piece occurs."
+    code = [match[0] for match in CODE.finditer(markdown)]
+    plain = CODE.sub(" ", markdown)
+    formulae = FORMULA.findall(plain)
+    plain = FORMULA.sub(" ", plain)
+    targets = re.findall(r"\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)", plain)
+    plain = re.sub(r"\]\([^)]*\)|https?://\S+|<!--.*?-->", " ", plain, flags=re.S)
+    headings = re.findall(r"^(#+) ", plain, flags=re.M)
+    return {"code": Counter(code), "formula": Counter(formulae), "link": Counter(targets),
+            "heading": headings, "markup": Counter(re.findall(r"</?[a-z][^>]*>", plain)),
+            "figure": len(re.findall(r"^\*(?:Figure|図): ", plain, flags=re.M)),
+            "list": len(re.findall(r"^\s*(?:[-*]|\d+\.) ", plain, flags=re.M)),
+            "table": len(re.findall(r"^\|", plain, flags=re.M))}
+
+
+def numbers(text: str) -> Counter:
+    "The numbers of a text's prose, without the marks between thousands."
+    plain = CODE.sub(" ", FORMULA.sub(" ", re.sub(r"\]\([^)]*\)|https?://\S+", "] ", text)))
+    # Japanese writes no space before a unit's letters, and may widen its digits.
+    plain = plain.translate({0xFF10 + i: str(i) for i in range(10)})
+    return Counter(number.replace(",", "") for number in
+                   re.findall(r"(?<![\d.])\d+(?:,\d{3})*(?:\.\d+)?", plain))
+
+
+def faults(kind: str, english: str, japanese: str) -> list:
+    "What a translation changed that is no language."
+    found = []
+    if kind == MARKDOWN:
+        ours, theirs = parts(english), parts(japanese)
+        for name, before in ours.items():
+            after = theirs[name]
+            if before != after:
+                if isinstance(before, Counter):
+                    lost, added = list((before - after).elements()), list((after - before).elements())
+                    before, after = lost, added
+                found.append(f"{name}: {before} became {after}")
+        if english == japanese and re.search(r"[a-z]{3,} [a-z]{3,}", CODE.sub("", english)):
+            found.append("is not translated")
+    if kind == STRING and "{" in english + japanese:
+        before, after = placeholders(english), placeholders(japanese)
+        if before != after:
+            found.append(f"placeholders differ: {re.findall(r'{[^{}]*}', english)} became "
+                         f"{re.findall(r'{[^{}]*}', japanese)}")
+    if kind in (COMMENT, DOCSTRING, LABEL):
+        spans = [Counter(match[0] for match in CODE.finditer(text)) for text in (english, japanese)]
+        if spans[0] != spans[1]:
+            found.append(f"code: {list((spans[0] - spans[1]).elements())} became "
+                         f"{list((spans[1] - spans[0]).elements())}")
+    before, after = numbers(english), numbers(japanese)
+    spelled = [word for word in re.findall(r"[a-z]+", english.lower()) if word in COUNTED]
+    lost, added = before - after, after - before
+    # "16 thousand" may become 1.6万 and "two" 2: as many numbers may be new as words count.
+    if lost and not (spelled and sum(lost.values()) <= sum(added.values())) \
+            or sum(added.values()) > sum(lost.values()) + len(spelled):
+        found.append(f"numbers: {list(lost.elements())} became {list(added.elements())}")
+    if re.search("通常分布", japanese) and "通常分布" not in english:
+        found.append("通常分布: a normal distribution is 正規分布")
+    return found
+
+
+def placeholders(text: str) -> Counter:
+    "What stands in the braces of an f-string's text; none where the text is no f-string's."
+    tree = formatted(text)
+    return placed(tree)
+
+
+def formatted(text: str) -> ast.AST | None:
+    "The syntax tree of an f-string with this text."
+    for quote in ("\"\"\"", "'''"):
+        try:
+            return ast.parse(f"f{quote}{text}{quote}", mode="eval").body
+        except SyntaxError:
+            continue
+    return None
+
+
+def check() -> list:
+    "Sentences on everything that keeps the Japanese edition from being whole."
+    wrong = []
+    for path in notebooks():
+        nb, name = json.loads(path.read_text(encoding="utf-8")), page(path.name)
+        entries, counts = known(catalogue(name)), literals(nb)
+        wanted = {(cell["id"], message.text): message
+                  for cell in nb["cells"] for message in messages(cell, counts)}
+        for key, message in wanted.items():
+            place, entry = f"docs/ja/{name}.po, cell {key[0]}", entries.get(key)
+            start = " ".join(key[1].split())[:50]
+            if entry is None or not entry.msgstr:
+                wrong.append(f"{place}: {message.kind} {start!r} has no translation")
+            elif entry.fuzzy:
+                wrong.append(f"{place}: {message.kind} {start!r} has changed since it was translated")
+            else:
+                wrong += [f"{place}: {message.kind} {start!r}: {fault}"
+                          for fault in faults(message.kind, key[1], entry.msgstr)]
+        wrong += [f"docs/ja/{name}.po, cell {context}: {text[:50]!r} is in no cell any more"
+                  for context, text in entries.keys() - wanted.keys()]
+        for cell in nb["cells"]:
+            if cell["cell_type"] == "code" and translated(cell):
+                other = in_japanese(cell, entries, counts, [])
+                if not same_code(source(cell), other, messages(cell, counts)):
+                    wrong.append(f"docs/ja/{name}.po, cell {cell['id']}: the code is no longer the same")
+    return wrong
+
+
+def same_code(english: str, japanese: str, said: list) -> bool:
+    "Whether two cells have one syntax tree, but for docstrings and the strings among the messages."
+    try:
+        ours, theirs = ast.parse(english), ast.parse(japanese)
+    except SyntaxError:
+        return english == japanese  # a magic, which nobody translated
+    places = {message.start for message in said if message.kind == STRING}
+    free = {id(node) for node in ast.walk(ours) if isinstance(node, ast.Constant | ast.JoinedStr)
+            and hasattr(node, "lineno") and span(english, node)[0] in places}
+    return same(ours, theirs, free)
+
+
+def same(ours, theirs, free: set) -> bool:
+    "Whether two trees agree; of strings in `free`, given by id, only what stands in braces has to."
+    if id(ours) in free:
+        return isinstance(theirs, ast.Constant | ast.JoinedStr) and placed(ours) == placed(theirs)
+    if type(ours) is not type(theirs):
+        return False
+    if isinstance(ours, list):
+        return len(ours) == len(theirs) and all(same(a, b, free) for a, b in zip(ours, theirs))
+    if not isinstance(ours, ast.AST):
+        return ours == theirs
+    described = [docstring(node) is not None for node in (ours, theirs)]
+    return described[0] == described[1] and all(
+        same(getattr(ours, name, None), getattr(theirs, name, None), free)
+        if not (name == "body" and described[0]) else same(ours.body[1:], theirs.body[1:], free)
+        for name in ours._fields)
+
+
+def placed(node: ast.AST) -> Counter:
+    "What stands in the braces of an f-string."
+    return Counter(ast.dump(part) for part in getattr(node, "values", [])
+                   if isinstance(part, ast.FormattedValue))
+
+
+# --- the Japanese notebooks ----------------------------------------------------------------------
+
+def in_japanese(cell: dict, entries: dict, counts: Counter, fallen: list) -> str:
+    "The text of a cell in Japanese; what has no translation of today stays, and goes into `fallen`."
+    text = source(cell)
+    for message in reversed(messages(cell, counts)):
+        entry = entries.get((cell["id"], message.text))
+        if entry is None or not entry.msgstr or entry.fuzzy:
+            fallen.append(cell["id"])
+        elif entry.msgstr != message.text:
+            text = text[:message.start] + written(message, text, entry.msgstr) + text[message.end:]
+    return text
+
+
+def written(message: Message, text: str, japanese: str) -> str:
+    "A translation as it is written where the message stood."
+    if message.kind == COMMENT:
+        return f"\n{message.indent}".join(f"# {line}".rstrip() for line in japanese.split("\n"))
+    if message.kind in (MARKDOWN, LABEL):
+        return japanese
+    former = text[message.start:message.end]
+    if message.kind == DOCSTRING:
+        body = f"\n{message.indent}".join(japanese.split("\n")).replace(f"\n{message.indent}\n", "\n\n")
+        if "\n" not in body and '"' not in body and "\\" not in body:
+            return f'"{body}"'
+        end = f"\n{message.indent}" if "\n" in body else ""
+        return ("r" if "\\" in body else "") + f'"""{body}{end}"""'
+    if not any("f" in prefix.lower() for prefix, _, _ in LITERAL.findall(former)):
+        return json.dumps(japanese, ensure_ascii=False)
+    said = japanese.replace("\\", "\\\\").replace("\n", "\\n")
+    for quote in ('"', "'", '"""'):
+        try:  # quotes in braces forbid the same ones around them
+            if quote not in japanese.replace("{", "") and ast.parse(f"f{quote}{said}{quote}"):
+                return f"f{quote}{said}{quote}"
+        except SyntaxError:
+            continue
+    return former
+
+
+def relinked(text: str) -> str:
+    "Links to files beside the folder of notebooks lead one folder further up."
+    return re.sub(r"(\]\()(\.\./)", r"\1../\2", text)
+
+
+def japanese_notebook(nb: dict, name: str, former: dict) -> tuple:
+    "A notebook in Japanese, and the ids of cells that are still English in it."
+    entries, counts, fallen, cells = known(catalogue(page(name))), literals(nb), [], []
+    kept = {cell["id"]: cell for cell in former.get("cells", [])}
+    for cell in nb["cells"]:
+        text = in_japanese(cell, entries, counts, fallen)
+        if cell["cell_type"] == "markdown":
+            text = relinked(text)
+        made = {**cell, "source": text.splitlines(keepends=True)}
+        old = kept.get(cell["id"])
+        if old and cell["cell_type"] == "code" and old["source"] == made["source"]:
+            made["outputs"] = old["outputs"]  # of the Japanese notebook's own run
+        cells.append(made)
+    return colab.filled({**nb, "cells": cells}, f"{EDITION.name}/{name}"), list(dict.fromkeys(fallen))
+
+
+def build() -> list:
+    "Write the Japanese notebooks; return sentences on cells that fall back to English."
+    EDITION.mkdir(exist_ok=True)
+    sentences = []
+    for path in notebooks():
+        target = EDITION / path.name
+        former = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
+        nb, fallen = japanese_notebook(json.loads(path.read_text(encoding="utf-8")), path.name, former)
+        store(target, json.dumps(nb, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
+        if fallen:
+            sentences.append(f"nbs/ja/{path.name}: English in cell {', '.join(fallen)}")
+    names = {path.name for path in notebooks()}
+    for path in EDITION.glob("*.ipynb"):
+        if path.name not in names:
+            path.unlink()
+    return sentences
+
+
+def main() -> int:
+    commands = {"extract": extract, "check": check, "build": build}
+    if sys.argv[1:2] == [] or sys.argv[1] not in commands:
+        print(__doc__, file=sys.stderr)
+        return 2
+    said = commands[sys.argv[1]]() or []
+    print(*said, sep="\n", end="\n" if said else "", file=sys.stderr)
+    return int(sys.argv[1] == "check" and bool(said))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
