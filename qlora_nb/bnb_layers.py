@@ -39,8 +39,10 @@ class TiledLinear4bit(Linear4bit):
     "bitsandbytes' layer, whose large matrices are read a tile at a time on a CPU."
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        state, dtype = self.weight.quant_state, self.compute_dtype or x.dtype
-        if state is None or state.shape.numel() <= TILE or x.device.type != "cpu":
+        # A weight that FSDP2 has put together has lost its state, which bitsandbytes gives it back.
+        state, dtype = getattr(self.weight, "quant_state", None), self.compute_dtype or x.dtype
+        if (state is None or state.shape.numel() <= TILE or x.device.type != "cpu"
+                or self.weight.dtype is not torch.uint8):
             return super().forward(x)
         q = from_bitsandbytes(self.weight, state)
         if not in_tiles(q, dtype):

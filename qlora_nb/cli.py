@@ -35,6 +35,9 @@ from qlora_nb.fits import (
     GPUS, fits, held_parts, largest_batch, largest_sequence, usable_bytes,
 )
 from .memory import CONTEXT, METHODS, MODELS, Recipe, Shape, check_size, read_shape
+from qlora_nb.processes import (
+    LOST, STARTED, check_processes, is_main, launch, leave, lost_another, may_speak, rank, world_size,
+)
 from .questions import answer_to
 from qlora_nb.options import (
     PRESETS, ChatOptions, CompletionOptions, EvaluateOptions, FinetuneOptions, GenerateOptions,
@@ -136,28 +139,38 @@ class Typed:
         words: what is no option
         given: names of the options that were typed, or stood in --config
         flags: dry_run, quiet, verbose and debug
+        arguments: as they were typed
     """
 
     options: Any  # of the command's class
     words: list[str]  # what is no option
     given: set[str]  # names of the options that were typed, or stood in --config
     flags: argparse.Namespace  # dry_run, quiet, verbose and debug
+    arguments: list[str]  # as they were typed
 
-def _finetune(typed: Typed, console: Console) -> None:
+def _finetune(typed: Typed, console: Console) -> int | None:
     "Fine-tune, print the tables, and say where everything is."
     options = resolve(typed.options)
     check_places(options)
+    check_processes(options.processes, options.shard)
+    if (options.processes or 1) > world_size() and not typed.flags.dry_run:
+        return launch(["qlora_nb", "finetune", *typed.arguments], options.processes or 1)
     _quieten()
     if typed.flags.dry_run:
-        return _show_plan(options, console)
+        _show_plan(options, console)
+        return None
     logging.getLogger("qlora_nb").info("loading torch, transformers and peft")
     from qlora_nb.finetune import finetune
 
     record = finetune(typed.options, typed.given)
+    leave()
+    if not is_main():
+        return None
     if not typed.flags.quiet:
         console.print(answers_table(record), numbers_table(record), sep="\n")
     folder = record["options"]["output"]
     console.print(f"adapter, loss.png and run.json are in {folder}", soft_wrap=True, markup=False)
+    return None
 
 def _generate(typed: Typed, console: Console) -> None:
     "Answer the prompts of the command line, or those of standard input, a line each."
@@ -921,7 +934,7 @@ def parse(
     values = {name: _value(name, kinds[name], value) for name, value in (kept | given).items()}
     flags = argparse.Namespace(**{"dry_run": False, **{n: v for n, v in typed.items()
                                                        if n not in kinds and n != "words"}})
-    return Typed(about.options(**values), typed.get("words", []), set(values), flags)
+    return Typed(about.options(**values), typed.get("words", []), set(values), flags, arguments)
 
 # %% ../nbs/a_cli.ipynb #f4a9c6d8
 class Patient:
@@ -1012,21 +1025,36 @@ def _status(command: str, arguments: list[str]) -> int:
     except InputError as error:
         if "--debug" in arguments:
             raise
+        if lost_another(error):
+            return _lost()
+        if not may_speak():
+            return 2
         place = answer_to(error)
-        print(f"qlora-nb: {error}" + (f"; see {place}" if place else ""), file=sys.stderr)
+        who = "" if is_main() else f"process {rank()}: "
+        print(f"qlora-nb: {who}{error}" + (f"; see {place}" if place else ""), file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader has seen enough
         return 0
     except KeyboardInterrupt as stop:  # a fine-tune says whether there is something to go on with
-        print("; ".join(filter(None, ["qlora-nb: stopped", str(stop)])), file=sys.stderr)
+        if is_main() and STARTED not in os.environ:  # else who has started this one says it
+            print("; ".join(filter(None, ["qlora-nb: stopped", str(stop)])), file=sys.stderr)
         return 130
     except Exception as error:  # of a library: a known one is answered on the site
+        if lost_another(error) and "--debug" not in arguments:
+            return _lost()
         place = answer_to(error)
         if place is None or "--debug" in arguments:
             raise
         said = str(error).strip().splitlines()[0]
         print(f"qlora-nb: {said}; see {place}, or --debug for the traceback", file=sys.stderr)
         return 2
+
+def _lost() -> int:
+    "The status of a process whose neighbour has gone; one that torchrun has started says so."
+    if STARTED not in os.environ and may_speak():
+        print("qlora-nb: another process of the run has ended, and all end with it; what was saved "
+              "before is whole: go on with --resume", file=sys.stderr)
+    return LOST
 
 def _run(command: str, arguments: list[str]) -> int:
     "Parse the options of a command and run it, or print what was asked about it."
@@ -1042,7 +1070,7 @@ def _run(command: str, arguments: list[str]) -> int:
             make_parser(command).print_help()
             return 0
         _speak(typed.flags)
-        COMMANDS[command].run(typed, Console())
+        return COMMANDS[command].run(typed, Console()) or 0
     return 0
 
 def _known(command: str) -> str:
@@ -1060,7 +1088,8 @@ def _speak(flags: argparse.Namespace) -> None:
     if flags.quiet:
         os.environ["TQDM_DISABLE"] = "1"  # tqdm reads it when it is imported
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=level, force=True)
-    logging.getLogger("qlora_nb").setLevel(logging.WARNING if flags.quiet else logging.INFO)
+    told = logging.WARNING if flags.quiet or not is_main() else logging.INFO
+    logging.getLogger("qlora_nb").setLevel(told)
     # bitsandbytes tries an optional kernel package and reports that it is absent.
     logging.getLogger("bitsandbytes").setLevel(level if flags.verbose else logging.ERROR)
 

@@ -17,13 +17,16 @@ from .core import InputError, lacks_memory, machine, saving, versions, write_jso
 from .exam import TrainingData, count_conversations, evaluate, load_data
 from .loading import fingerprint, weight_files
 from .memory import Recipe
-from .models import fetch_model, load_base
+from .models import fetch_model, load_base, pick_device
 from .options import FinetuneOptions, resolve, weighted
 from .plan import Plan, as_record, in_one_line, make_plan, recipe_of, takes_hours
 from qlora_nb.preflight import (
     be_thrifty, check_memory, check_time, clear_traceback, enough_memory, free_bytes,
 )
 from .prepare import held_bytes, prepare
+from qlora_nb.processes import (
+    check_processes, from_main, is_main, join, main_first, shard, wait_for_all, world_size,
+)
 from .processor import anonymous_bytes
 from .progress import Progress, log
 from .record import answers, digests, history, metrics, publish
@@ -31,7 +34,9 @@ from qlora_nb.runs import (
     RunFolder, begin, claim, clear_work, find_run, finished_record, newest_checkpoint, read_stored,
 )
 from .tokenizer import load_tokenizer
-from .trainer import WholeTrainer, check_reporter, check_whole, fit, training_arguments
+from qlora_nb.trainer import (
+    WholeTrainer, check_reporter, check_whole, fit, training_arguments, whole_adapter,
+)
 from .variants import begin_with_data, variant
 from .vocabulary import extend_tokenizer, resize_vocabulary
 
@@ -73,14 +78,15 @@ def set_up(
     new = extend_tokenizer(tokenizer, plan.add_tokens.split(",")) if plan.add_tokens else []
     data = load_data(plan, tokenizer)
     recipe = recipe_of(plan, data.train)
-    if plan.device.type != "mps" and not full:
-        free = free_bytes(plan.device)
+    if plan.device.type != "mps" and not full and not plan.shard:
+        free = free_bytes(plan.device) // (plan.processes if plan.device.type == "cpu" else 1)
         check_memory(plan, recipe, free)
         be_thrifty(plan, recipe, free)
     log.info("loading the weights of %s", plan.model)
-    folder = fetch_model(plan.model, plan.revision)
+    folder = main_first(lambda: fetch_model(plan.model, plan.revision))
     base = _describe_base(plan, folder)
-    model = load_base(folder, plan.quantization, plan.double_quantization, plan.dtype, plan.device,
+    device = torch.device("cpu") if plan.shard else plan.device  # split first, moved in parts
+    model = load_base(folder, plan.quantization, plan.double_quantization, plan.dtype, device,
                       plan.backend)
     if new:
         resize_vocabulary(model, max(model.config.vocab_size, max(new) + 1))
@@ -93,6 +99,8 @@ def set_up(
     if plan.packing and not keeps_rows_apart(model):
         log.info("packed rows would be read as one text by this model; each example is padded")
         data.collator.packing = False
+    if plan.shard:
+        shard(model, device=plan.device)
     return Setup(plan, model, tokenizer, data, recipe, base, held)
 
 def _describe_base(plan: Plan, folder: Path) -> dict:
@@ -140,8 +148,9 @@ def _first_exam(run: RunFolder, setup: Setup) -> dict:
                              "the place of --resume")
         return found["exams"]
     exams = examine(setup, "the base model")
-    with saving("the base model's answers"):
-        write_json(path, {"inputs": inputs, "exams": exams})
+    if is_main():
+        with saving("the base model's answers"):
+            write_json(path, {"inputs": inputs, "exams": exams})
     return exams
 
 # %% ../nbs/17_finetune.ipynb #fd875420
@@ -178,15 +187,21 @@ def finetune(
     """
     resolve(options)  # what cannot be meant is refused before anything is looked for
     check_reporter(options.report_to)
-    if options.resume:
+    check_processes(options.processes, options.shard)
+    if options.processes not in (None, world_size()):
+        raise InputError(f"this is one process; start {options.processes} with qlora-nb finetune "
+                         "--processes, or with torchrun")
+    if world_size() > 1:
+        join(pick_device(options.device))
+    if options.resume and is_main():
         run = find_run(options)
         if record := finished_record(run, options, given):
             log.info("%s is finished already", run.output)
             clear_work(run.work)
+            from_main((record, None, None))
             return record
     try:
-        with claim(options, given) as (run, options):
-            return _run(run, options)
+        return _with_others(options, given)
     except InputError as error:
         if lacks_memory(error.__cause__):
             clear_traceback(error)
@@ -195,18 +210,34 @@ def finetune(
         begun = (find_run(options).work / "options.json").exists()
         raise KeyboardInterrupt("finetune goes on with --resume" if begun else "") from None
 
+def _with_others(options: FinetuneOptions, given) -> dict:
+    "Run in this process, or in this one among others: the first holds the folder and says where."
+    if not is_main():
+        finished, run, options = from_main()
+        return finished or _run(run, options)
+    with claim(options, given) as (run, options):
+        from_main((None, run, options))
+        return _run(run, options)
+
 def _run(run: RunFolder, options: FinetuneOptions) -> dict:
     "Plan, data and model, exam, training, exam, record."
-    plan = make_plan(options)
+    plan = main_first(lambda: make_plan(options))
+    dtype, again = from_main((plan.dtype, plan.gradient_checkpointing))  # as measured by one
+    plan = replace(plan, dtype=dtype, gradient_checkpointing=again)
     log.info(in_one_line(plan))
+    if plan.device.type == "cuda" and world_size() == 1 and torch.cuda.device_count() > 1:
+        log.info("this machine has %d GPUs and this run uses one; --processes %d uses all",
+                 torch.cuda.device_count(), torch.cuda.device_count())
     log.info("reading %s", ", ".join(weighted(plan.data)))
     with enough_memory(run):
         setup = set_up(plan)
     log.info(str(setup.data.report))
     if takes_hours(plan.device, plan.shape):  # its dtype was measured; a resumed run keeps it
-        options = replace(options, compute_dtype=plan.dtype_name)  # type: ignore[arg-type]  # a name
+        options = replace(options, compute_dtype=plan.dtype_name)  # a name
     # Two checkpoints with AdamW's two moments while one replaces the other, and the adapter.
-    begin(run, options, needed=2 * 3 * held_bytes(setup.model, trained=True) + 8_000_000)
+    if is_main():
+        begin(run, options, needed=2 * 3 * held_bytes(setup.model, trained=True) + 8_000_000)
+    wait_for_all()
     if options.resume and not newest_checkpoint(run.work):
         log.info("nothing was saved yet; starting at the first step")
     with enough_memory(run, plan, setup.recipe):
@@ -221,5 +252,8 @@ def _run(run: RunFolder, options: FinetuneOptions) -> dict:
         "answers": answers(setup.data, before, after),
         "history": history(trainer.state, before, after),
     }
-    publish(run, setup.model, record, setup.tokenizer if plan.add_tokens else None)
+    adapter = whole_adapter(setup.model) if plan.shard else None
+    if is_main():
+        publish(run, setup.model, record, setup.tokenizer if plan.add_tokens else None, adapter)
+    wait_for_all()
     return record

@@ -26,6 +26,7 @@ from qlora_nb.loading import (
 )
 from .micro import as_dialogue, micro_folder
 from .model_files import load_4bit
+from .processes import local_rank, world_size
 from .readers import read_rows
 from .tokenizer import load_tokenizer
 
@@ -178,7 +179,12 @@ def pick_device(
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda needs an NVIDIA GPU that torch can see, and there is none; "
                          "leave the option out to compute on the CPU")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local_rank() >= torch.cuda.device_count():
+        raise InputError(f"process {local_rank()} of this machine has no GPU: there are "
+                         f"{torch.cuda.device_count()}; start as many processes, or give --device cpu")
+    return torch.device("cuda", local_rank()) if world_size() > 1 else torch.device("cuda")
 
 def pick_compute_dtype(
     name: str,  # auto, float32, float16 or bfloat16

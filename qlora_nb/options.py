@@ -75,6 +75,10 @@ class FinetuneOptions:
     device: Device = _option("auto", "where to compute; auto: cuda if there is one, else cpu")
     backend: Backend = _option(
         "bitsandbytes", "bitsandbytes (with peft), or reference: this library's own layers")
+    processes: Optional[int] = _option(
+        None, "processes on this machine, each with a GPU of its own or a share of the CPU (default: "
+        "those that torchrun has started, else one)")
+    shard: bool = _option(False, "split base model, adapter and optimizer between the processes")
     seed: int = _option(0, "decides the adapter's first weights, the order of rows and dropout")
 
     quantization: Quantization = _option(
@@ -176,7 +180,7 @@ _RANGES = {  # option: (lowest value, whether it may be reached, highest value, 
     "accumulation": (1, True, math.inf), "learning_rate": (0, False, 1),
     "warmup": (0, True, 1), "weight_decay": (0, True, 1), "beta2": (0, False, 0.999999),
     "max_grad_norm": (0, False, math.inf), "lora_plus": (0, False, math.inf), "save_steps": (1, True, math.inf),
-    "eval_steps": (0, True, math.inf), "seed": (0, True, 2**32 - 1),
+    "eval_steps": (0, True, math.inf), "seed": (0, True, 2**32 - 1), "processes": (1, True, 1024),
 }
 
 def _check_ranges(options) -> None:
@@ -279,6 +283,19 @@ def check_adapter_kind(
 ) -> None:
     "Raise `InputError` for choices about the adapter that exclude each other."
     check_init(options.init)
+    if options.shard and options.backend == "reference":
+        raise InputError("--shard needs bitsandbytes' layers; leave --backend reference out")
+    if options.shard and (options.modules_to_save or options.add_tokens):
+        raise InputError("--shard trains adapters on linear layers only; leave it out, or "
+                         "--modules-to-save and --add-tokens")
+    if options.shard and options.dora:
+        raise InputError("--dora measures whole matrices in each step, and --shard splits them; leave "
+                         "one out")
+    if options.shard and options.init == "eva":
+        raise InputError("--init eva looks at whole layers, and --shard splits them; leave one out")
+    if options.shard and options.optimizer not in (None, "adamw_torch"):
+        raise InputError(f"--optimizer {options.optimizer} keeps states that --shard cannot split; "
+                         "leave it out, or give adamw_torch")
     if options.backend == "reference":
         for name in ("dora", "lora_plus", "modules_to_save", "add_tokens"):
             if getattr(options, name):
@@ -409,7 +426,7 @@ def check_adapter(
 
 # %% ../nbs/a_options.ipynb #25fa2797
 _FREE = {"output", "resume", "overwrite", "device", "save_steps", "gradient_checkpointing",
-         "report_to"}
+         "report_to", "processes", "shard"}
 _SPLIT = ("batch_size", "accumulation")
 
 def differences(

@@ -22,6 +22,7 @@ from .fits import held_parts
 from .memory import Recipe, Shape, layer_matrices, read_shape
 from .models import fetch_model, pick_backend, pick_compute_dtype, pick_device, read_config
 from .options import FinetuneOptions, pick_sequence_length, resolve, target_names
+from .processes import divide_step, world_size
 from .processor import available_bytes, quickest_dtype
 
 # %% ../nbs/a_plan.ipynb #03f69eef
@@ -36,6 +37,8 @@ class Plan:
         shape: None: the ledger cannot count this model
         quantization: nf4, fp4 or none
         backend: bitsandbytes or reference
+        processes: that divide each step between them
+        shard: the model is split between them
         device_given: False: it was picked, so it may be too slow
         dtype: of the arithmetic
         target_modules: all-linear, or names with commas
@@ -63,6 +66,8 @@ class Plan:
     double_quantization: bool
     backend: str  # bitsandbytes or reference
     device: torch.device
+    processes: int  # that divide each step between them
+    shard: bool  # the model is split between them
     device_given: bool  # False: it was picked, so it may be too slow
     dtype: torch.dtype  # of the arithmetic
 
@@ -111,8 +116,13 @@ class Plan:
 
     @property
     def rows_per_step(self) -> int:
-        "Rows in one optimizer step."
+        "Rows in one optimizer step, of all processes."
         return self.batch_size * self.accumulation
+
+    @property
+    def division(self) -> tuple[int, int]:
+        "Rows that all processes take at once, and how often they do that in a step."
+        return divide_step(self.batch_size, self.accumulation, self.processes)
 
     def total_steps(self, rows: int) -> int:
         "Optimizer steps over so many rows to train on, as transformers counts them."
@@ -134,7 +144,8 @@ def recipe_of(
     Args:
         rows: encoded, to train on
     """
-    return _recipe(plan, min(plan.batch_size, len(rows)),
+    own = -(-plan.division[0] // plan.processes)  # rows of one process
+    return _recipe(plan, min(own, len(rows)),
                    max(len(row["input_ids"]) for row in rows))
 
 def _recipe(plan: Plan, batch: int, sequence: int) -> Recipe:
@@ -212,8 +223,11 @@ def make_plan(
         folder=folder, shape=shape, device=device, dtype=dtype,
         device_given=options.device != "auto",
         sequence_length=pick_sequence_length(options.sequence_length, context),
-        optimizer=options.optimizer or ("paged_adamw_32bit" if cuda else "adamw_torch"),
+        optimizer=options.optimizer or (
+            "paged_adamw_32bit" if cuda and not options.shard else "adamw_torch"),
+        processes=world_size(), shard=options.shard and world_size() > 1,
         gradient_checkpointing=options.gradient_checkpointing or False))
+    divide_step(plan.batch_size, plan.accumulation, plan.processes)  # raises where it cannot
     if options.gradient_checkpointing is None:
         return replace(plan, gradient_checkpointing=cuda or not fits_at_full_length(plan))
     return plan
@@ -260,7 +274,8 @@ def in_one_line(plan: Plan) -> str:
             + (f", begun by {plan.init}" if plan.init != "default" else "")
             + (f", with {plan.modules_to_save} whole" if plan.modules_to_save else "")
             + (f" and new tokens {plan.add_tokens}" if plan.add_tokens else ""))
-    return (f"{base} base, {plan.dtype_name} on {plan.device.type}; {kind}; {long} of "
+    several = f"{plan.processes} processes{', split' * plan.shard}; " if plan.processes > 1 else ""
+    return (f"{base} base, {plan.dtype_name} on {plan.device.type}; {several}{kind}; {long} of "
             f"{plan.rows_per_step} rows up to {plan.sequence_length} tokens; {plan.optimizer}{again}")
 
 def as_record(plan: Plan) -> dict:

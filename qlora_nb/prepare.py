@@ -15,6 +15,7 @@ from .core import InputError, ignore_old_torchao, unknown_name
 from .linear4bit import Linear4bit
 from .model_files import save_adapter
 from .options import target_names
+from .processes import held_here
 from .qlora import insert_lora, keep_16_bit, linear_layers, prepare_model
 
 # %% ../nbs/a_prepare.ipynb #9b31df63
@@ -22,15 +23,19 @@ def held_bytes(
     model,
     trained: bool,  # True: parameters that train; False: the others, and buffers
 ) -> int:
-    """Bytes that parameters hold, with the constants of quantized ones.
+    """Bytes that parameters hold in this process, with the constants of quantized ones.
 
     Args:
         trained: True: parameters that train; False: the others, and buffers
     """
+    # A parameter that is split between processes has no state of its own: its layer keeps it.
+    states = {layer.weight: layer.quant_state for layer in model.modules()
+              if getattr(layer, "quant_state", None) is not None}
+
     def size(p):
-        state = getattr(p, "quant_state", None)
+        state = getattr(p, "quant_state", None) or states.get(p)
         constants = state.as_dict(packed=True).values() if state is not None else []
-        return sum(t.numel() * t.element_size() for t in [p, *constants])
+        return sum(t.numel() * t.element_size() for t in [held_here(p), *constants])
 
     held = sum(size(p) for p in model.parameters() if p.requires_grad is trained)
     return held + (0 if trained else sum(b.numel() * b.element_size() for b in model.buffers()))
@@ -103,8 +108,11 @@ def parameter_counts(
     Returns:
         trained, frozen: numbers of parameters; share: trained / all
     """
+    states = {layer.weight: layer.quant_state for layer in model.modules()
+              if getattr(layer, "quant_state", None) is not None}
+
     def count(p):
-        state = getattr(p, "quant_state", None)
+        state = getattr(p, "quant_state", None) or states.get(p)
         return state.shape.numel() if state is not None else p.numel()
 
     trained = sum(count(p) for p in model.parameters() if p.requires_grad)
@@ -168,6 +176,7 @@ def write_adapter(
     model,  # with an adapter, peft's or ours
     folder: Path,  # exists
     base_model: str,  # name or folder of the base model, for whoever loads the adapter
+    adapter: dict | None = None,  # the trained tensors by name, where the model is split
 ) -> None:
     """Save a PEFT adapter: adapter_config.json and adapter_model.safetensors.
 
@@ -175,11 +184,12 @@ def write_adapter(
         model: with an adapter, peft's or ours
         folder: exists
         base_model: name or folder of the base model, for whoever loads the adapter
+        adapter: the trained tensors by name, where the model is split
     """
     if not isinstance(model, PeftModel):
         save_adapter(model, folder, base_model)
         return
     model.peft_config["default"].base_model_name_or_path = base_model
     # Left to itself peft would ask the hub whether the vocabulary has grown; it has not.
-    model.save_pretrained(folder, save_embedding_layers=False)
+    model.save_pretrained(folder, save_embedding_layers=False, state_dict=adapter)
     (folder / "README.md").unlink(missing_ok=True)  # peft's model card is an empty form

@@ -12,6 +12,8 @@ import time
 
 from tqdm.auto import tqdm
 
+from .processes import is_main
+
 # %% ../nbs/a_progress.ipynb #8bfa0075
 log = logging.getLogger("qlora_nb")  # what the library says while it works
 
@@ -38,7 +40,7 @@ class Progress:
         self.told = done
         form = "{desc}: {n_fmt}/{total_fmt}{postfix} |{bar}| {elapsed}<{remaining}"
         self.bar = tqdm(desc=what, total=total, initial=done, dynamic_ncols=True,
-                        bar_format=form) if _draws() else None
+                        bar_format=form) if _draws() and is_main() else None
 
     def advance(self, count: int = 1, **shown: str) -> None:
         "Say that `count` more are done, and what else is known."
@@ -46,6 +48,8 @@ class Progress:
         if self.bar is not None:
             self.bar.set_postfix(shown, refresh=False)
             self.bar.update(count)
+            return
+        if not is_main():
             return
         now = time.monotonic()
         silent, tenth = now - self.spoke, self.total / 10

@@ -19,6 +19,7 @@ from .core import saving, whole_folder, write_json
 from .exam import TrainingData
 from .plots import PALETTE, use_style
 from .prepare import held_bytes, parameter_counts, write_adapter
+from .processes import all_of
 from .runs import RunFolder, clear_work
 
 # %% ../nbs/a_record.ipynb #9791f405
@@ -34,6 +35,10 @@ def metrics(
         before: exam -> loss, exact_match and answers, of `evaluate`
     """
     clock, model = trainer.clock, trainer.model
+    each = all_of({"peak_memory": clock.peak, "tokens": clock.tokens,
+                   "base_bytes": held_bytes(model, trained=False),
+                   "adapter_bytes": held_bytes(model, trained=True)})
+    tokens = sum(one["tokens"] for one in each)
     keys = ("loss", "exact_match")
     return {
         "exams": {
@@ -49,9 +54,9 @@ def metrics(
         "seconds": clock.seconds,  # of the steps made by this process
         "steps_timed": clock.steps,
         "seconds_to_first_step": clock.until_first,
-        "tokens_per_second": clock.tokens / clock.seconds if clock.seconds else None,
+        "tokens_per_second": tokens / clock.seconds if clock.seconds else None,
         "peak_memory": clock.peak,
-    }
+    } | ({"each_process": each} if len(each) > 1 else {})
 
 # %% ../nbs/a_record.ipynb #3e330d98
 def history(
@@ -119,16 +124,18 @@ def publish(
     model,  # with its adapter
     record: dict,
     tokenizer=None,  # where tokens were added to it
+    adapter: dict | None = None,  # of `whole_adapter`, where the model is split
 ) -> None:
     """Let adapter, curve and record appear as one folder, then drop what the run worked with.
 
     Args:
         model: with its adapter
         tokenizer: where tokens were added to it
+        adapter: of `whole_adapter`, where the model is split
     """
     logs = run.work / "unfinished" / "runs"  # where transformers writes for TensorBoard
     with saving(run.output), whole_folder(run.output, ["run.json", "tensorboard", "tokenizer*.json"]) as fresh:
-        write_adapter(model, fresh, record["base"]["model"])
+        write_adapter(model, fresh, record["base"]["model"], adapter)
         if tokenizer is not None:
             tokenizer.save_pretrained(fresh)
         loss_curve(record["history"], fresh / "loss.png")
