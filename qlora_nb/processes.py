@@ -275,8 +275,8 @@ def _work(number: int, processes: int, port: int, pipe) -> None:
     while True:
         try:
             text, function, arguments = pipe.recv()
-        except EOFError:
-            return
+        except (EOFError, ConnectionError):
+            os._exit(0)  # nothing waits for the others any more
         try:
             if text:
                 space: dict[str, Any] = {"__name__": "team"}

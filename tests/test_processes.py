@@ -1,0 +1,156 @@
+"Several processes: they compute what one computes, and they end together."
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import COMMAND
+from safetensors.torch import load_file
+
+from qlora_nb.core import InputError, read_json
+from qlora_nb.finetune import finetune
+from qlora_nb.options import FinetuneOptions
+from qlora_nb.processes import Team
+from qlora_nb.trainer import WholeTrainer
+
+STEPS = ["--steps", "400", "--save-steps", "2", "--batch-size", "4", "--accumulation", "2",
+         "--held-out", "4", "--max-new-tokens", "2", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def pair():
+    with Team(2) as team:
+        yield team
+
+
+@pytest.fixture(scope="module")
+def options(small_data, tmp_path_factory):
+    "Two batches in a step, so that two processes take one each; 57 rows: the last step has one."
+    rows = small_data.read_text(encoding="utf-8").splitlines()[:61]
+    few = tmp_path_factory.mktemp("few") / "few.jsonl"
+    few.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return FinetuneOptions(data=str(few), epochs=1.0, save_steps=3, batch_size=4, accumulation=2,
+                           held_out=4, max_new_tokens=2, device="cpu", eval_steps=0)
+
+
+@pytest.fixture(scope="module")
+def by_one(options, tmp_path_factory):
+    place = tmp_path_factory.mktemp("one") / "run"
+    finetune(replace(options, output=str(place)))
+    return place
+
+
+def run(options: FinetuneOptions, stop: int | None = None) -> dict:
+    "A fine-tune in one of several processes, or by itself; `stop`: it breaks off before that step."
+    step = WholeTrainer.training_step
+
+    def training_step(self, *given):
+        if self.state.global_step == stop:
+            raise InputError("stopped here")
+        return step(self, *given)
+
+    WholeTrainer.training_step = training_step
+    try:
+        return finetune(options)
+    finally:
+        WholeTrainer.training_step = step
+
+
+def adapters(*folders) -> list[dict]:
+    return [load_file(Path(folder) / "adapter_model.safetensors") for folder in folders]
+
+
+def furthest(one: dict, other: dict) -> float:
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def test_two_processes_make_the_adapter_of_one_to_the_bit(pair, options, by_one, tmp_path):
+    record, other = pair(run, replace(options, output=str(tmp_path / "run")))
+    one, two = adapters(by_one, tmp_path / "run")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert record["metrics"]["steps"] == other["metrics"]["steps"] == 8
+    assert read_json(tmp_path / "run" / "run.json")["plan"]["processes"] == 2
+    losses = [[row["loss"] for row in read_json(place / "run.json")["history"] if "loss" in row]
+              for place in (by_one, tmp_path / "run")]
+    assert losses[0] == losses[1] and len(losses[0]) == 8
+
+
+def test_a_split_model_makes_it_within_rounding_with_half_of_the_codes(pair, options, by_one, tmp_path):
+    record, _ = pair(run, replace(options, output=str(tmp_path / "run"), shard=True))
+    assert furthest(*adapters(by_one, tmp_path / "run")) < 1e-6  # the largest weights are of 0.1
+    alone = read_json(by_one / "run.json")["metrics"]
+    for each in record["metrics"]["each_process"]:
+        assert each["adapter_bytes"] == alone["adapter_bytes"] / 2
+        assert .5 < each["base_bytes"] / alone["base_bytes"] < .52  # constants stay whole
+    assert record["metrics"]["parameters"] == alone["parameters"]
+
+
+@pytest.mark.parametrize("before, after", [("two, split", "one"), ("one", "two, split")])
+def test_another_number_of_processes_goes_on(pair, options, by_one, tmp_path, before, after):
+    def go(how, options, stop=None):
+        options = replace(options, output=str(tmp_path / "run"), shard="split" in how)
+        return pair(run, options, stop) if "two" in how else run(options, stop)
+
+    with pytest.raises((InputError, RuntimeError), match="stopped here"):
+        go(before, options, 5)
+    assert (tmp_path / "run.partial" / "checkpoint-3").exists()
+    go(after, replace(options, resume=True))
+    assert furthest(*adapters(by_one, tmp_path / "run")) < 1e-6
+
+
+def workers(of: int) -> list[int]:
+    "The processes that a process has started, by number, those of torchrun's launcher first."
+    import psutil
+
+    found = [child for child in psutil.Process(of).children(recursive=True)
+             if "finetune" in " ".join(child.cmdline())]
+    return [child.pid for child in sorted(found, key=lambda child: int(child.environ()["RANK"]))]
+
+
+def test_a_killed_process_ends_all_with_one_sentence(tmp_path, small_data):
+    output = tmp_path / "run"
+    running = subprocess.Popen(
+        [*COMMAND, "finetune", "--data", str(small_data), "--output", str(output), "--processes", "2", *STEPS],
+        cwd=tmp_path, text=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    until = time.monotonic() + 120
+    while not list(tmp_path.glob("run.partial/checkpoint-*")):
+        assert running.poll() is None and time.monotonic() < until, running.communicate()[1]
+        time.sleep(0.2)
+    pids = workers(running.pid)
+    assert len(pids) == 2
+    os.kill(pids[1], signal.SIGKILL)
+    killed = time.monotonic()
+    _, said = running.communicate(timeout=60)
+    assert time.monotonic() - killed < 10 and running.returncode == 2
+    assert len(said.strip().splitlines()) == 1, said
+    assert "process 1 of the run was killed" in said and "--resume" in said
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_process_without_memory_ends_all_that_torchrun_has_started(tmp_path, small_data):
+    script = tmp_path / "poor.py"
+    script.write_text("""
+import sys
+from qlora_nb import cli, processes, trainer
+step = trainer.WholeTrainer.training_step
+def training_step(self, *given):
+    if processes.rank() == 1 and self.state.global_step == 3:
+        raise MemoryError("Cannot allocate memory")
+    return step(self, *given)
+trainer.WholeTrainer.training_step = training_step
+sys.exit(cli.main())
+""")
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(script), "finetune",
+         "--data", str(small_data), "--output", "run", *STEPS],
+        cwd=tmp_path, text=True, capture_output=True, timeout=120)
+    said = re.findall(r"^qlora-nb: .*", done.stderr, re.M)
+    assert done.returncode and len(said) == 1, done.stderr
+    assert "process 1: the memory ran out" in said[0] and "checkpoint-2 is whole" in said[0]
