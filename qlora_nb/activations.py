@@ -14,7 +14,7 @@ from .core import TILE, InputError
 from .lean import LOSS_CHUNK
 from qlora_nb.memory import (
     CONTEXT, Recipe, Shape, adapted, add_parts, evaluate_polynomial, layer_matrices,
-    paged_bytes, polynomial, read_shape, training_parts, weight_parts, widths,
+    paged_bytes, polynomial, read_shape, split_parts, training_parts, weight_parts, widths,
 )
 
 # %% ../nbs/10_activations.ipynb #44646737
@@ -326,7 +326,8 @@ def coefficients(
         parts: name -> monomial -> bytes; moments: the same, the largest of which counts
     """
     recipe = supported_recipe(shape, recipe)
-    parts = weight_parts(shape, recipe) | training_parts(shape, recipe)
+    parts = split_parts(
+        shape, recipe, weight_parts(shape, recipe) | training_parts(shape, recipe))
     parts["activations"] = kept_activations(shape, recipe)
     parts["CUDA context"] = polynomial(one=CONTEXT if recipe.device == "cuda" else 0)
     return {"parts": {k: dict(v) for k, v in parts.items()},

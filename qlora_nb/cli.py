@@ -98,7 +98,8 @@ def memory_table(
     "The parts of a ledger."
     recipe = entry.recipe
     how = "with" if recipe.gradient_checkpointing else "without"
-    table = Table("part", "bytes", "GB", title=f"{recipe.batch} x {recipe.sequence} tokens, "
+    each = f", on each of {recipe.processes} GPUs" if recipe.processes > 1 else ""
+    table = Table("part", "bytes", "GB", title=f"{recipe.batch} x {recipe.sequence} tokens{each}, "
                                                f"{how} checkpointing")
     for name, size in entry.parts.items():
         table.add_row(name, f"{size:,}", f"{size / 1e9:.2f}")
@@ -264,8 +265,10 @@ def _merge(typed: Typed, console: Console) -> None:
 # %% ../nbs/a_cli.ipynb #ebd91c64
 def _recipe(options: MemoryOptions, shape: Shape) -> Recipe:
     "The options as a recipe; raises `InputError` for values that the shape does not allow."
+    check_processes(options.processes, options.shard)
     for name, value in [("--rank", options.rank), ("--batch-size", options.batch_size),
-                        ("--sequence-length", options.sequence_length)]:
+                        ("--sequence-length", options.sequence_length),
+                        ("--processes", options.processes)]:
         if value is not None:
             check_size(name, value)
     recipe = Recipe(
@@ -275,6 +278,7 @@ def _recipe(options: MemoryOptions, shape: Shape) -> Recipe:
         sequence=pick_sequence_length(options.sequence_length, shape.context), padding=True,
         attention=options.attention,
         gradient_checkpointing=options.gradient_checkpointing, lean=shape.family in LEAN,
+        processes=options.processes, sharded=options.shard,
     )
     return replace(recipe, **METHODS[options.method])
 

@@ -78,7 +78,7 @@ def set_up(
     new = extend_tokenizer(tokenizer, plan.add_tokens.split(",")) if plan.add_tokens else []
     data = load_data(plan, tokenizer)
     recipe = recipe_of(plan, data.train)
-    if plan.device.type != "mps" and not full and not plan.shard:
+    if plan.device.type != "mps" and not full:
         free = free_bytes(plan.device) // (plan.processes if plan.device.type == "cpu" else 1)
         check_memory(plan, recipe, free)
         be_thrifty(plan, recipe, free)

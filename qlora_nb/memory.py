@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MODELS', 'METHODS', 'MONOMIALS', 'CONTEXT', 'quantized_bytes', 'Shape', 'check_size', 'layer_matrices', 'shape_of',
            'read_shape', 'config_of', 'Recipe', 'polynomial', 'evaluate_polynomial', 'add_parts', 'Widths', 'widths',
-           'adapted', 'weight_parts', 'trained_sizes', 'training_parts', 'paged_bytes']
+           'adapted', 'weight_parts', 'trained_sizes', 'training_parts', 'paged_bytes', 'split_parts']
 
 # %% ../nbs/09_memory.ipynb #3600fc72
 import json
@@ -269,6 +269,8 @@ class Recipe:
         accumulate: gradients stay from one forward pass to the next
         lean: logits of graded tokens only, 16 bits between norms: see `qlora_nb.lean`
         device: cuda or cpu
+        processes: that do the job, each with a batch of its own
+        sharded: the model is split between them, by FSDP2
     """
 
     quantization: str = "nf4"  # nf4, fp4, int8 or none
@@ -287,13 +289,15 @@ class Recipe:
     accumulate: bool = True  # gradients stay from one forward pass to the next
     lean: bool = False  # logits of graded tokens only, 16 bits between norms: see `qlora_nb.lean`
     device: str = "cuda"  # cuda or cpu
+    processes: int = 1  # that do the job, each with a batch of its own
+    sharded: bool = False  # the model is split between them, by FSDP2
 
     def __post_init__(self):
         _check_recipe(self)
 
 def _check_recipe(recipe: Recipe) -> None:
     "Raise `InputError` for values that cannot be meant."
-    for name in ("batch", "sequence"):
+    for name in ("batch", "sequence", "processes"):
         check_size(name, getattr(recipe, name))
     check_size("rank", recipe.rank, 0)
     for name, known in _CHOICES.items():
@@ -534,6 +538,35 @@ def paged_bytes(
     each = 2 if "8bit" in recipe.optimizer else 8
     return sum(each * n * count for n, count in trained_sizes(shape, recipe).items()
                if n >= 100_000)
+
+# %% ../nbs/09_memory.ipynb #6c919feb
+def split_parts(
+    shape: Shape,
+    recipe: Recipe,
+    parts: dict[str, Counter],  # of `weight_parts` and `training_parts`
+) -> dict[str, Counter]:
+    """What the process that holds most has of each part; exact where its rows divide by the processes.
+
+    Args:
+        parts: of `weight_parts` and `training_parts`
+    """
+    count = recipe.processes
+    if count == 1 or not recipe.sharded:
+        return parts
+    buffers = _rotary_buffers(shape)
+    left = {"constants", "embeddings and head"} if shape.tied else {"constants"}
+
+    def share(name, part):
+        kept = Counter({"1": buffers}) if name == "norms and biases" else Counter()
+        return Counter({term: -(-(value - kept[term]) // count) + kept[term]
+                        for term, value in part.items()})
+
+    split = {name: part if name in left else share(name, part) for name, part in parts.items()}
+    in_layers = add_parts(parts["matrices"], parts["norms and biases"], parts["adapter"])
+    tables = 0 if shape.tied else parts["embeddings and head"]["1"] // 2
+    split["put together"] = Counter({term: 2 * -(-value // shape.layers)
+                                     for term, value in in_layers.items()}) + Counter({"1": tables})
+    return split
 
 # %% ../nbs/09_memory.ipynb #089d3669
 CONTEXT = 700_000_000  # CUDA's context, kernels and workspaces: an allowance, not a prediction

@@ -653,6 +653,9 @@ class MemoryOptions:
     gradient_checkpointing: bool = _option(
         True, "recompute activations in the backward pass", off="keep every activation")
     attention: Literal["sdpa", "eager"] = _option("sdpa", "how attention is computed")
+    processes: int = _option(1, "GPUs that do the job, each with a batch of its own; what is printed "
+                             "is of one of them")
+    shard: bool = _option(False, "split base model, adapter and optimizer between them")
 
 # %% ../nbs/a_options.ipynb #8e5c3a71
 @dataclass(frozen=True)

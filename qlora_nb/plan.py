@@ -154,7 +154,8 @@ def _recipe(plan: Plan, batch: int, sequence: int) -> Recipe:
         compute=plan.dtype.itemsize, rank=plan.rank, targets=target_names(plan.target_modules),
         dropout=plan.dropout, optimizer=plan.optimizer, batch=batch, sequence=sequence,
         padding=True, gradient_checkpointing=plan.gradient_checkpointing, lean=not plan.trains_tables,
-        device="cuda" if plan.device.type == "cuda" else "cpu")
+        device="cuda" if plan.device.type == "cuda" else "cpu",
+        processes=plan.processes, sharded=plan.shard)
 
 # %% ../nbs/a_plan.ipynb #2b3a928a
 LARGE = 10**9  # weights: from here on hours are at stake, and the processor is asked what it can do
