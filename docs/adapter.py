@@ -1,4 +1,4 @@
-"""Turn the notebooks of nbs/ into the pages that Sphinx reads, in docs/_build/source/.
+"""Turn the notebooks of an edition into the pages that Sphinx reads, in docs/_build/en/source/.
 
 nbdev's processors take the directives out of the cells. What nbdev would leave to Quarto, and to a
 run of every exported cell (exec_show_docs), is done here from the text alone: an exported
@@ -14,6 +14,7 @@ from collections.abc import Collection
 from itertools import groupby
 from pathlib import Path
 
+from docutils.nodes import make_id
 from execnb.nbio import dict2nb
 from nbdev.process import NBProcessor
 from nbdev.processors import (
@@ -21,13 +22,11 @@ from nbdev.processors import (
 )
 
 from colab import is_badge, is_setup
-from project import (
-    APPENDIX, NBS, PARTS, ROOT, notebooks, page, part, settings, source,
-)
+from editions import EDITIONS, ENGLISH, Edition
+from project import APPENDIX, PARTS, ROOT, page, part, settings, source
 from qlora_nb.core import InputError
 from readme import outside_code
 
-SOURCE = ROOT / "docs" / "_build" / "source"
 PROCESSORS = [strip_ansi, hide_line, filter_stream_, rm_header_dash, clean_magics, hide_]
 EXPORTS = {"export", "exports"}
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -173,18 +172,18 @@ def returned(node, notes: dict) -> tuple | None:
     return unparsed(node.returns), notes.get(node.returns.end_lineno, "")
 
 
-def table(rows: list, result: tuple | None) -> str:
+def table(rows: list, result: tuple | None, edition: Edition) -> str:
     "The parameters as a markdown table; empty when there is nothing to say about them."
     def code(value):
         return f"`{value}`" if value else ""
-    lines = []
+    lines, say = [], edition.say
     for name, kind, default, note in rows:
         lines.append((code(name), code(kind), code(default), note))
     if result and (result[1] or result[0] != "None"):
-        lines.append(("*returns*", code(result[0]), "", result[1]))
+        lines.append((f"*{say('returns')}*", code(result[0]), "", result[1]))
     if not lines:
         return ""
-    heads = ["", "type", "default", "meaning"]
+    heads = ["", say("type"), say("default"), say("meaning")]
     keep = [i for i in range(4) if i == 0 or any(line[i] for line in lines)]
     cut = [[line[i].replace("|", "\\|") for i in keep] for line in lines]
     rule = ["---"] * len(keep)
@@ -200,11 +199,12 @@ def signature(node, rows: list) -> str:
     return f"{node.name}({', '.join(shown)})"
 
 
-def described(kind: str, node, notes: dict, home: str, symbols: Symbols, inside: str) -> str:
+def described(kind: str, node, notes: dict, home: str, symbols: Symbols, inside: str,
+              edition: Edition) -> str:
     "One directive of Sphinx's Python domain, with `inside` as the last part of its body."
     rows = fields(node, notes) if isinstance(node, ast.ClassDef) else parameters(node, notes)
     words = symbols.link(ast.get_docstring(node) or "", home)
-    body = [words, table(rows, returned(node, notes)), inside]
+    body = [words, table(rows, returned(node, notes), edition), inside]
     colons = ":::::" if isinstance(node, ast.ClassDef) else "::::"
     return "\n".join([
         f"{colons}{{py:{kind}}} {signature(node, rows)}",
@@ -213,13 +213,13 @@ def described(kind: str, node, notes: dict, home: str, symbols: Symbols, inside:
     ])
 
 
-def entry(node, code: str, home: str, symbols: Symbols) -> str:
+def entry(node, code: str, home: str, symbols: Symbols, edition: Edition) -> str:
     "The reference entry of a definition, folded under one line."
     notes = comments(code)
-    inside = "\n\n".join(described("method", method, notes, home, symbols, "")
+    inside = "\n\n".join(described("method", method, notes, home, symbols, "", edition)
                          for method in methods(node))
     kind = "class" if isinstance(node, ast.ClassDef) else "function"
-    whole = described(kind, node, notes, home, symbols, inside)
+    whole = described(kind, node, notes, home, symbols, inside, edition)
     label = f"{home}.<b>{node.name}</b>"
     return (f'<details class="api"><summary><span class="kind">{kind}</span> <code>{label}</code>'
             f"</summary>\n\n{whole}\n\n</details>")
@@ -227,7 +227,7 @@ def entry(node, code: str, home: str, symbols: Symbols) -> str:
 
 # --- a page --------------------------------------------------------------------------------------
 
-def relinked(markdown: str, name: str) -> str:
+def relinked(markdown: str, name: str, edition: Edition) -> str:
     "Links to notebooks become links to pages, links to other files lead to the repository."
     def target(match):
         path, mark, anchor = match[2].partition("#")
@@ -235,11 +235,11 @@ def relinked(markdown: str, name: str) -> str:
             return f"{match[1]}#{anchor.lower()})"
         if re.match(r"[a-z][a-z+.-]*:|/", path):
             return match[0]
-        resolved = (NBS / path).resolve()
+        resolved = (edition.notebooks / path).resolve()
         if not resolved.exists() or not resolved.is_relative_to(ROOT):
-            raise InputError(f"nbs/{name} links to {match[2]!r}, which does not exist; "
+            raise InputError(f"{edition.language}: nbs/{name} links to {match[2]!r}, which does not exist; "
                              "give the path of a file of the repository, seen from nbs/")
-        if resolved.parent == NBS and resolved.suffix == ".ipynb":
+        if resolved.parent == edition.notebooks and resolved.suffix == ".ipynb":
             return f"{match[1]}{page(resolved.name)}.ipynb{mark}{anchor})"
         place = resolved.relative_to(ROOT).as_posix()
         address = source(place) if resolved.is_file() else source(place).replace("/blob/", "/tree/")
@@ -281,13 +281,15 @@ def is_setting(node) -> bool:
     return isinstance(call, ast.Call) and ast.unparse(call.func).split(".")[-1] in SETTINGS
 
 
-def folded(code: str) -> str | None:
+def folded(code: str, edition: Edition = ENGLISH) -> str | None:
     "The label under which a cell is folded that does nothing but prepare; None for any other cell."
     body = statements(code)
     if not body or not all(is_import(node) or is_setting(node) for node in body):
         return None
     kinds = {is_import(node) for node in body}
-    return {(True,): "Imports", (False,): "Settings"}.get(tuple(kinds), "Imports and settings")
+    say = edition.say
+    return {(True,): say("Imports"), (False,): say("Settings")}.get(
+        tuple(kinds), say("Imports and settings"))
 
 
 def parted(code: str) -> tuple[str, str, list]:
@@ -318,14 +320,14 @@ def is_proof(node) -> bool:
     return isinstance(node, ast.Assert) or name.startswith(("assert_", "test_"))
 
 
-def label(cell: dict, code: str) -> str | None:
+def label(cell: dict, code: str, edition: Edition) -> str | None:
     "What a folded cell of code is called: `#| collapse: LABEL`, or what its statements say."
     named = re.search(r"^#\|\s*collapse\s*:\s*(.*\S)", text(cell), flags=re.M)
     if named:
         return named[1]
     if "collapse" in cell["directives_"] and (body := statements(code)) and all(map(is_proof, body)):
-        return "Proof"
-    return folded(code)
+        return edition.say("Proof")
+    return folded(code, edition)
 
 
 def tags(cell: dict, found: set) -> list:
@@ -345,7 +347,7 @@ def tags(cell: dict, found: set) -> list:
     return made
 
 
-def code_cells(cell: dict, home: str | None, symbols: Symbols) -> list:
+def code_cells(cell: dict, home: str | None, symbols: Symbols, edition: Edition) -> list:
     "A cell of code as the page shows it, followed by the entries of what it exports."
     found = set(cell["directives_"])
     code = re.sub(r"^#\|.*\n?", "", cell["source"], flags=re.M).strip("\n")
@@ -355,14 +357,14 @@ def code_cells(cell: dict, home: str | None, symbols: Symbols) -> list:
         code, rest, names = parted(code)
         if rest:
             helpers = [{**cell, "id": f"{cell['id']}-helpers", "source": rest,
-                        "metadata": fold(metadata, "Helpers: " + ", ".join(names))}]
-    prompt = label(cell, code)
+                        "metadata": fold(metadata, edition.say("Helpers") + ": " + ", ".join(names))}]
+    prompt = label(cell, code, edition)
     if prompt:
         metadata = fold(metadata, prompt)
     picture = [output for output in cell["outputs"] if "image/png" in output.get("data", {})]
     widths = [output["metadata"].get("image/png", {}).get("width") for output in picture]
     if picture:
-        image = {"alt": "What the code above draws"}
+        image = {"alt": edition.say("What the code above draws")}
         if any(widths):
             image["width"] = f"{max(filter(None, widths))}px"
         metadata["mystnb"] = {**metadata.get("mystnb", {}), "image": image}
@@ -371,14 +373,14 @@ def code_cells(cell: dict, home: str | None, symbols: Symbols) -> list:
     if named or not code:
         return helpers
     exports = definitions(code) if EXPORTS & found else []
-    return [shown, *(new_cell(entry(node, code, home, symbols), f"api-{node.name}")
+    return [shown, *(new_cell(entry(node, code, home, symbols, edition), f"api-{node.name}")
                      for node in exports), *helpers]
 
 
 def figures(cells: list) -> list:
     "Captions, `*Figure: …*` under a picture, become captions to the eye and its alternative text."
     for above, cell in zip(cells, cells[1:]):
-        found = re.match(r"\*Figure: (.+?)\*(?:\n|$)", text(cell), flags=re.S)
+        found = re.match(r"\*(?:Figure|図): (.+?)\*(?:\n|$)", text(cell), flags=re.S)
         if not found or cell["cell_type"] != "markdown":
             continue
         cell["source"] = "{.figure-caption}\n" + text(cell)
@@ -431,7 +433,8 @@ def check_widgets(nb: dict, name: str) -> None:
                          "and the widget only where it is not stored")
 
 
-def adapted(path: Path, symbols: Symbols, linked: Collection = ()) -> dict:
+def adapted(path: Path, symbols: Symbols, linked: Collection = (),
+            edition: Edition = ENGLISH) -> dict:
     "The page of a notebook, as a notebook; cells in `linked`, (notebook, id), can be linked to."
     raw = json.loads(path.read_text(encoding="utf-8"))
     check_widgets(raw, path.name)
@@ -443,23 +446,26 @@ def adapted(path: Path, symbols: Symbols, linked: Collection = ()) -> dict:
     cells = []
     for cell in nb.cells:
         if cell.cell_type == "markdown":
-            words = callouts(symbols.link(relinked(cell.source, path.name), home))
+            words = callouts(symbols.link(relinked(cell.source, path.name, edition), home))
             cells.append({**cell, "source": words})
         elif cell.cell_type == "code" and "default_exp" not in cell.directives_:
-            made = code_cells(dict(cell), home, symbols)
+            made = code_cells(dict(cell), home, symbols, edition)
             if (path.name, cell.get("id")) in linked:
                 cells.append(new_cell(f'<div id="cell-{cell.id}"></div>', f"at-{cell.id}"))
             above = cells[-1] if cells and cells[-1]["cell_type"] == "code" else None
             both = above and made and above["source"] + "\n\n" + made[0]["source"]
-            if both and all(folded(cell["source"]) and not cell["outputs"] for cell in (above, made[0])):
-                cells[-1] = code_cells({**above, "source": both, "directives_": {}}, home, symbols)[0]
+            if both and all(folded(cell["source"], edition) and not cell["outputs"] for cell in (above, made[0])):
+                cells[-1] = code_cells({**above, "source": both, "directives_": {}}, home, symbols,
+                                       edition)[0]
             else:
                 cells += made
     # nbdev's own names on a cell end in an underscore and do not belong into a file.
     number_title(cells, path.name)
+    if edition is not ENGLISH:
+        anchor(cells, path.name)
     cells = [{key: value for key, value in cell.items() if key[-1] != "_"}
              for cell in figures(cells)]
-    metadata = {**raw["metadata"], "source": f"{settings()['nbs_path']}/{path.name}",
+    metadata = {**raw["metadata"], "source": path.relative_to(ROOT).as_posix(),
                 "language_info": {"name": "python", "pygments_lexer": "ipython3"}}
     return {**raw, "cells": cells, "metadata": metadata}
 
@@ -472,14 +478,14 @@ def number_title(cells: list, name: str) -> None:
         first["source"] = re.sub(r"^# ", f"# {number[0]} · ", first["source"], count=1)
 
 
-def contents(paths: list) -> str:
+def contents(paths: list, edition: Edition) -> str:
     "The parts and their chapters, for the sidebar and for previous and next."
     order = [*PARTS.values(), APPENDIX]
     chapters = {name: [page(path.name) for path in paths if part(path.name) == name]
                 for name in order}
     chapters[APPENDIX].sort(key="questions".__ne__)  # what is looked for in a hurry comes first
     chapters[APPENDIX].append("reference")
-    blocks = [f"```{{toctree}}\n:hidden:\n:caption: {name}\n\n" + "\n".join(pages) + "\n```"
+    blocks = [f"```{{toctree}}\n:hidden:\n:caption: {edition.part(name)}\n\n" + "\n".join(pages) + "\n```"
               for name, pages in chapters.items() if pages]
     return "\n\n".join(blocks)
 
@@ -499,17 +505,20 @@ def summary(node) -> str:
     return (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
 
 
-def places() -> list:
+def places(edition: Edition) -> list:
     "Every exported definition for the search box: name, module, address and what it is."
     lib = settings()["lib_name"]
     return [{"name": node.name, "module": home, "url": f"{page(name)}.html#{lib}.{home}.{node.name}",
-             "words": summary(node)} for name, home, node in entries(library())]
+             "words": summary(node)} for name, home, node in entries(library(edition))]
 
 
-def reference(books: dict, symbols: Symbols) -> str:
+def reference(books: dict, symbols: Symbols, edition: Edition) -> str:
     "A page that lists every exported definition with the first sentence of its docstring."
-    blocks = ["# Library reference\n\nEvery definition that the chapters export, in their order. "
-              "Each name leads to its entry in the chapter that explains it."]
+    say = edition.say
+    heads = ["# " + say("Library reference"),
+             say("Every definition that the chapters export, in their order.") + edition.space
+             + say("Each name leads to its entry in the chapter that explains it.")]
+    blocks = ["\n\n".join(heads)]
     for (name, home), group in groupby(entries(books), key=lambda entry: entry[:2]):
         rows = []
         for _, _, node in group:
@@ -517,14 +526,15 @@ def reference(books: dict, symbols: Symbols) -> str:
             full = symbols.find(f"{home}.{node.name}", home)
             rows.append(f"| {{py:obj}}`{node.name} <{full}>` | {words} |")
         title = f"## `{settings()['lib_name']}.{home}`"
-        chapter = f"From [](./{page(name)}.ipynb)."
-        blocks.append("\n".join([title, "", chapter, "", "| definition | what it is |", "|---|---|", *rows]))
+        chapter = say("From {}.").format(f"[](./{page(name)}.ipynb)")
+        head = " | ".join(["", say("definition"), say("what it is"), ""]).strip()
+        blocks.append("\n".join([title, "", chapter, "", head, "|---|---|", *rows]))
     return "\n\n".join(blocks) + "\n"
 
 
-def library() -> dict:
-    "All notebooks by their names, chapters first."
-    books = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in notebooks()}
+def library(edition: Edition = ENGLISH) -> dict:
+    "All notebooks of an edition by their names, chapters first."
+    books = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in edition.files()}
     return dict(sorted(books.items(), key=lambda item: (not item[0][0].isdigit(), item[0])))
 
 
@@ -534,24 +544,63 @@ def write(path: Path, words: str) -> None:
         path.write_text(words, encoding="utf-8")
 
 
-def build() -> list:
-    "Write all pages, remove those whose notebook is gone; return the pages' names."
-    SOURCE.mkdir(parents=True, exist_ok=True)
-    paths, books = notebooks(), library()
+def headings(cell: dict) -> list:
+    "The headings of a cell, as plain text."
+    if cell["cell_type"] != "markdown":
+        return []
+    words = re.sub(r"^(```|~~~).*?^\1", "", text(cell), flags=re.S | re.M)
+    return [re.sub(r"[`*]|\]\([^)]*\)|\[", "", line).strip()
+            for line in re.findall(r"^#+ (.+)$", words, flags=re.M)]
+
+
+def titles() -> dict:
+    "Heading of another edition -> the same heading in English, which gives it its name for links."
+    books, found = library(), {}
+    for edition in EDITIONS:
+        for name, nb in library(edition).items() if edition is not ENGLISH else ():
+            for cell, original in zip(nb["cells"], books[name]["cells"], strict=True):
+                found |= dict(zip(headings(cell), headings(original), strict=True))
+    return found
+
+
+def anchor(cells: list, name: str) -> None:
+    "Give each heading of another edition the address that it has on the English page."
+    originals = {cell["id"]: headings(cell) for cell in library()[name]["cells"]}
+    taken = set()
+    for cell in cells:
+        if not headings(cell):
+            continue
+        addresses = iter([make_id(heading) for heading in originals.get(cell["id"], [])])
+
+        def marked(match, addresses=addresses):
+            address = next(addresses, "")
+            if not address or address in taken:
+                return match[0]
+            taken.add(address)
+            return f"{{#{address}}}\n{match[0]}"
+        cell["source"] = outside_code(text(cell), lambda words: re.sub(
+            r"^#+ .*$", marked, words, flags=re.M))
+
+
+def build(edition: Edition = ENGLISH) -> list:
+    "Write all pages of an edition, remove those whose notebook is gone; return the pages' names."
+    folder = edition.source
+    folder.mkdir(parents=True, exist_ok=True)
+    paths, books = edition.files(), library(edition)
     symbols, linked = Symbols(books), linked_cells(books)
     for name, nb in books.items():
         exported = f"{settings()['lib_path']}/{module(nb)}.py"
         if module(nb) and not (ROOT / exported).exists():
             raise InputError(f"nbs/{name} was not exported to {exported}; run: nbdev_export")
-    files = {"reference.md": reference(books, symbols)}
+    files = {"reference.md": reference(books, symbols, edition)}
     for path in paths:
-        nb = adapted(path, symbols, linked)
+        nb = adapted(path, symbols, linked, edition)
         if path.stem == "index":
-            nb["cells"].append(new_cell(contents(paths), "contents"))
+            nb["cells"].append(new_cell(contents(paths, edition), "contents"))
         files[f"{page(path.name)}.ipynb"] = json.dumps(nb, indent=1, ensure_ascii=False)
     for name, words in files.items():
-        write(SOURCE / name, words)
-    for path in SOURCE.glob("*.*"):
+        write(folder / name, words)
+    for path in folder.glob("*.*"):
         if path.name not in files:
             path.unlink()
     return sorted(Path(name).stem for name in files)

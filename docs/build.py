@@ -15,16 +15,19 @@ import sys
 import tarfile
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import adapter
 import finish
+from editions import EDITIONS, ENGLISH, Edition
 from project import ROOT, settings
 from qlora_nb.core import InputError, whole_folder
 
 DOCS, SITE, VENDOR = ROOT / "docs", ROOT / "_site", ROOT / "docs" / "_vendor"
 BUILD = DOCS / "_build"
-HTML = BUILD / "html"
+
+
 def run(command: list, wish: str, **options) -> str:
     "Run a program and return what it prints; its failure becomes a sentence that ends in `wish`."
     try:
@@ -67,32 +70,42 @@ def drawn(formulae: list) -> list:
     return json.loads(answer)
 
 
-def pages() -> None:
-    "Let Sphinx render the pages; a warning is an error."
+def pages(edition: Edition) -> None:
+    "Let Sphinx render the pages of an edition; a warning is an error."
+    doctrees = edition.source.parent / "doctrees"
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going",
-               "-c", str(DOCS), "-d", str(BUILD / "doctrees"), str(adapter.SOURCE), str(HTML)]
+               "-D", f"language={edition.language}", "-c", str(DOCS), "-d", str(doctrees),
+               str(edition.source), str(edition.html)]
     try:
         run(command, "its warnings stand above; mend the notebooks that they name")
     except InputError:
         # Sphinx warns only about what it reads: without this the next build would pass in silence.
-        shutil.rmtree(BUILD / "doctrees", ignore_errors=True)
+        shutil.rmtree(doctrees, ignore_errors=True)
         raise
 
 
 def publish(names: list, bound: bool) -> None:
     "Copy the pages that exist now to _site/, finish, index and, if asked, bind them."
-    # Sphinx's own search does not find Japanese words, and pages of chapters that are gone stay.
-    old = [path.name for path in HTML.glob("*.html") if path.stem not in names]
-    unused = shutil.ignore_patterns(*old, ".*", "_sources", *finish.UNUSED)
     with whole_folder(SITE, ["*"]) as fresh:
-        shutil.copytree(HTML, fresh, ignore=unused, dirs_exist_ok=True)
+        with ProcessPoolExecutor(len(EDITIONS)) as pool:
+            list(pool.map(placed, EDITIONS, [fresh] * 2, [names] * 2, [bound] * 2))
         (fresh / ".nojekyll").touch()  # GitHub Pages would leave out folders that begin with _
-        shutil.copy(DOCS / "readme" / "1.png", fresh / "_static" / "cover.png")
-        places = json.dumps(adapter.places(), ensure_ascii=False)
-        (fresh / "definitions.json").write_text(places, encoding="utf-8")
-        index(fresh, finish.finish(fresh, names, drawn, bound))
+        finish.finish_site(fresh, names)
         if bound:
             bind(fresh)
+
+
+def placed(edition: Edition, site: Path, names: list, bound: bool) -> None:
+    "Copy the pages of an edition into the site, finish and index them."
+    # Sphinx's own search does not find Japanese words, and pages of chapters that are gone stay.
+    old = [path.name for path in edition.html.glob("*.html") if path.stem not in names]
+    unused = shutil.ignore_patterns(*old, ".*", "_sources", *finish.UNUSED)
+    folder = site / edition.prefix
+    shutil.copytree(edition.html, folder, ignore=unused, dirs_exist_ok=True)
+    shutil.copy(DOCS / "readme" / "1.png", folder / "_static" / "cover.png")
+    places = json.dumps(adapter.places(edition), ensure_ascii=False)
+    (folder / "definitions.json").write_text(places, encoding="utf-8")
+    index(folder, finish.finish(folder, names, edition, drawn, bound and edition is ENGLISH))
 
 
 def index(site: Path, soups: dict) -> None:
@@ -146,13 +159,14 @@ def main() -> int:
             for folder in (SITE, BUILD):
                 shutil.rmtree(folder, ignore_errors=True)
         vendor()
-        names = adapter.build()
-        pages()
+        names = [adapter.build(edition) for edition in EDITIONS][0]
+        with ThreadPoolExecutor(len(EDITIONS)) as pool:  # each waits for a Sphinx of its own
+            list(pool.map(pages, EDITIONS))
         publish(names, args.book)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{len(names)} pages in _site/, {time.perf_counter() - start:.1f} s", flush=True)
+    print(f"{len(names)} pages in _site/ in {len(EDITIONS)} languages, {time.perf_counter() - start:.1f} s", flush=True)
     if args.serve:
         serve(args.serve)
     return 0

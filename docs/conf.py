@@ -1,7 +1,6 @@
 """Sphinx reads the pages that docs/adapter.py makes; this file says how they look.
 
-A Japanese edition will be a second run of the same configuration over docs/_build/ja/, with
-`-D language=ja`; see docs/README.md.
+docs/build.py runs it once for each edition, with `-D language=…`; docs/editions.py has their words.
 """
 import ast
 import html
@@ -10,16 +9,21 @@ from functools import lru_cache
 from pathlib import Path
 
 from docutils.nodes import SkipNode
+from myst_parser.slugs import github_slugify
 
 sys.path.insert(0, str(Path(__file__).parent))
-from project import ROOT, colab, edit, questions, repository, settings, site, source  # noqa: E402
+from adapter import titles  # noqa: E402
+from editions import EDITIONS, ENGLISH, edition, in_script  # noqa: E402
+from project import ROOT, colab, edit, questions, repository, settings, source  # noqa: E402
 
 SETTINGS = settings()
-project = SETTINGS["title"]
+LANGUAGE = next((word.partition("=")[2] for word in sys.argv if word.startswith("language=")), "en")
+EDITION = edition(LANGUAGE)
+project = EDITION.say(SETTINGS["title"])
 author = SETTINGS["author"]
 project_copyright = SETTINGS["copyright"]
 release = version = SETTINGS["version"]
-language = "en"
+language = LANGUAGE
 
 extensions = ["myst_nb", "sphinx_copybutton", "sphinx.ext.linkcode"]
 source_suffix = {".ipynb": "myst-nb", ".md": "myst-nb"}
@@ -49,10 +53,11 @@ html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_js_files = [("site.js", {"defer": "defer"})]
 html_theme = "sphinx_book_theme"
-html_title = SETTINGS["title"]
-html_context = {"default_mode": "auto", "lib": SETTINGS["lib_name"]}
+html_title = project
+html_context = {"default_mode": "auto", "lib": SETTINGS["lib_name"], "say": EDITION.say,
+                "script_words": {english: EDITION.say(english) for english in in_script()}}
 toc_object_entries = False
-html_baseurl = site()
+html_baseurl = EDITION.site
 html_favicon = MARK = str(Path(__file__).parent / "_static" / "mark.svg")
 html_copy_source = False
 html_show_sphinx = False
@@ -64,20 +69,30 @@ html_sidebars = {"**": ["navbar-logo.html", "search-button-field.html", "sbt-sid
 html_theme_options = {
     "repository_url": repository(),
     "repository_branch": SETTINGS["branch"],
-    "path_to_docs": SETTINGS["nbs_path"],
+    "path_to_docs": EDITION.notebooks.relative_to(ROOT).as_posix(),
     "use_download_button": False,
     "use_fullscreen_button": False,
     "footer_content_items": "copyright.html",
     "show_navbar_depth": 1,
     "show_toc_level": 2,
-    "toc_title": "On this page",
+    "toc_title": EDITION.say("On this page"),
     "disable_search": True,
     "back_to_top_button": False,
-    "logo": {"text": SETTINGS["title"], "image_light": MARK, "image_dark": MARK},
+    "logo": {"text": project, "image_light": MARK, "image_dark": MARK},
     "pygments_light_style": "github-light",
     "pygments_dark_style": "github-dark",
 }
 copybutton_selector = "div.cell_input div.highlight pre, div[class*=highlight-] div.highlight pre"
+
+
+def english_slug(title: str) -> str:
+    "The name by which markdown links to a heading: that of the English one."
+    return github_slugify(english_titles().get(title.strip(), title))
+
+
+english_titles = lru_cache(titles)
+if EDITION is not ENGLISH:
+    myst_heading_slug_func = english_slug
 
 
 @lru_cache
@@ -115,11 +130,15 @@ def formula_block(writer, node):
 def buttons(app, name, template, context, doctree):
     "The buttons over a page: this chapter on Colab, and its notebook in the repository."
     notebook = app.env.metadata.get(name, {}).get("source")
-    context["notebook_colab"] = colab(Path(notebook).name) if notebook else None
+    place = notebook and Path(notebook).relative_to(SETTINGS["nbs_path"]).as_posix()
+    context["notebook_colab"] = colab(place) if notebook else None
     context["notebook_source"] = source(notebook) if notebook else repository()
     context["notebook_edit"] = edit(notebook) if notebook else None
     context["questions"] = questions()
     context["header_buttons"] = []
+    up = "../" * EDITION.prefix.count("/")
+    context["others"] = [(one.language, one.name, f"{up}{one.prefix}{name}.html")
+                         for one in EDITIONS if one is not EDITION]
 
 
 def setup(app):

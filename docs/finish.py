@@ -12,6 +12,7 @@ import tinycss2
 from bs4 import BeautifulSoup, NavigableString
 
 import project
+from editions import EDITIONS, ENGLISH, Edition
 from icons import drawing
 
 LETTERS = "\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff01-\uff9f"
@@ -94,24 +95,35 @@ def sentences(soup: BeautifulSoup) -> str:
     words = " ".join(first.get_text().split()) if first else soup.title.get_text()
     if len(words) <= DESCRIPTION:
         return words
+    if "。" in words[:DESCRIPTION]:  # Japanese has no spaces to cut at
+        return words[:DESCRIPTION].rpartition("。")[0] + "。"
     return words[:DESCRIPTION].rsplit(" ", 1)[0].rstrip(",;:") + " …"
 
 
-def describe(soup: BeautifulSoup, name: str) -> None:
-    "What search engines and messengers show of a page."
+def describe(soup: BeautifulSoup, name: str, edition: Edition) -> None:
+    "What search engines and messengers show of a page, and where it is in other languages."
     words, title = sentences(soup), soup.h1.get_text().removesuffix("#").strip()
     picture = soup.select_one("article img[src^=_images]")
     image = picture["src"] if picture else "_static/cover.png"
-    address = project.site() + ("" if name == "index" else f"{name}.html")
+    address = edition.site + file_of(name)
     for kind, key, value in [
             ("name", "description", words), ("property", "og:type", "article"),
             ("property", "og:title", title), ("property", "og:description", words),
-            ("property", "og:url", address), ("property", "og:image", project.site() + image),
-            ("property", "og:site_name", project.settings()["title"]),
+            ("property", "og:url", address), ("property", "og:image", edition.site + image),
+            ("property", "og:site_name", edition.say(project.settings()["title"])),
+            ("property", "og:locale", {"en": "en_US", "ja": "ja_JP"}[edition.language]),
             ("name", "twitter:card", "summary_large_image")]:
         for old in soup.head.select(f'meta[{kind}="{key}"]'):
             old.decompose()
         soup.head.append(soup.new_tag("meta", attrs={kind: key, "content": value}))
+    for language, other in [*((one.language, one) for one in EDITIONS), ("x-default", ENGLISH)]:
+        soup.head.append(soup.new_tag("link", attrs={
+            "rel": "alternate", "hreflang": language, "href": other.site + file_of(name)}))
+
+
+def file_of(name: str) -> str:
+    "A page's part of its address."
+    return "" if name == "index" else f"{name}.html"
 
 
 # --- the site as a whole -------------------------------------------------------------------------
@@ -154,19 +166,21 @@ def nowhere(soup: BeautifulSoup) -> str:
     soup.head.insert(0, soup.new_tag("base", href=urlparse(project.site()).path))
     soup.title.string = f"Not found — {project.settings()['title']}"
     for other in soup.select("link[rel=canonical], link[rel=next], .bd-sidebar-secondary, "
-                             "nav.page-toc, .prev-next-footer, meta[property]"):
+                             "nav.page-toc, .prev-next-footer, meta[property], link[rel=alternate][hreflang]"):
         other.decompose()
     article = soup.select_one("article")
     article.clear()
     article.extend(fragment(
         "<h1>There is no such page</h1><p>It may have moved with its chapter. "
-        '<a href="./">The front page</a> lists them all, and the search box finds words.</p>'))
+        '<a href="./">The front page</a> lists them all, and the search box finds words.</p>'
+        '<div lang="ja"><h2>ページが見つかりません</h2><p>章とともに移動したのかもしれません。'
+        '<a href="ja/">日本語の目次</a>からすべてのページへ進めます。</p></div>'))
     soup.head.append(soup.new_tag("meta", attrs={"name": "robots", "content": "noindex"}))
     return str(soup)
 
 
-def finish(folder: Path, names: list, draw, bound: bool) -> dict:
-    """Finish the pages `names` in `folder`; `draw` gives the SVG of a list of [TeX, display].
+def finish(folder: Path, names: list, edition: Edition, draw, bound: bool) -> dict:
+    """Finish the pages `names` of an edition; `draw` gives the SVG of a list of [TeX, display].
 
     Returns the pages as they are written, name -> soup: to read them again takes as long as all this.
     """
@@ -177,25 +191,31 @@ def finish(folder: Path, names: list, draw, bound: bool) -> dict:
             for links in soup.select(".as-book"):
                 links.decompose()
         set_icons(soup)
-        mark_japanese(soup)
+        if edition.language != "ja":
+            mark_japanese(soup)
         ease_tables(soup)
-        describe(soup, name)
+        describe(soup, name, edition)
         (folder / f"{name}.html").write_text(str(soup), encoding="utf-8")
-    (folder / "404.html").write_text(nowhere(parsed(folder / "index.html")), encoding="utf-8")
+    if edition is ENGLISH:  # the one that servers look for
+        (folder / "404.html").write_text(nowhere(parsed(folder / "index.html")), encoding="utf-8")
     words = set()
-    for path in [*folder.glob("*.html"), *folder.rglob("*.js")]:
+    for path in [*folder.glob("*.html"), *(folder / "_static").rglob("*.js")]:
         words |= set(re.findall(r"[\w-]+", path.read_text(encoding="utf-8")))
     for path in (folder / "_static").rglob("*.css"):
         path.write_text(purge(path.read_text(encoding="utf-8"), words), encoding="utf-8")
-    places = "".join(f"<url><loc>{project.site()}{'' if name == 'index' else name + '.html'}</loc></url>"
-                     for name in names)
+    return soups
+
+
+def finish_site(folder: Path, names: list) -> None:
+    "The map of all editions' pages, and who may read them."
+    places = "".join(f"<url><loc>{edition.site}{file_of(name)}</loc></url>"
+                     for edition in EDITIONS for name in names)
     (folder / "sitemap.xml").write_text(
         '<?xml version="1.0" encoding="utf-8"?>\n'
         f'<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">{places}</urlset>\n',
         encoding="utf-8")
     (folder / "robots.txt").write_text(
         f"User-agent: *\nAllow: /\nSitemap: {project.site()}sitemap.xml\n", encoding="utf-8")
-    return soups
 
 
 def for_search(soup: BeautifulSoup) -> str:

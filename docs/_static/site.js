@@ -6,6 +6,8 @@ const dialog = document.getElementById("book-search");
 const field = dialog.querySelector("input");
 const status_ = dialog.querySelector(".status");
 const list = dialog.querySelector(".results");
+const words = JSON.parse(document.getElementById("words").textContent);
+const say = (english) => words[english] ?? english;
 let index, definitions, latest = 0;
 
 function openSearch() {
@@ -18,7 +20,7 @@ function openSearch() {
     return pagefind;
   });
   definitions ??= fetch(new URL("definitions.json", root)).then((answer) => answer.json());
-  Promise.all([index, definitions]).catch(() => { status_.textContent = "The search index was not found: is the site served?"; });
+  Promise.all([index, definitions]).catch(() => { status_.textContent = say("The search index was not found: is the site served?"); });
 }
 
 function entry(address, title, words, kind) {
@@ -69,8 +71,8 @@ async function search() {
   });
   list.replaceChildren(...names, ...items);
   const count = found.results.length;
-  status_.textContent = count || names.length ? `${count} page${count === 1 ? "" : "s"}`
-    : `Nothing found for “${query}”`;
+  status_.textContent = count === 1 ? say("1 page") : count || names.length
+    ? say("{} pages").replace("{}", count) : say("Nothing found for “{}”").replace("{}", query);
 }
 
 function move(step) {
@@ -103,6 +105,14 @@ addEventListener("keydown", (event) => {
     openSearch();
   }
 }, true);
+
+// The other edition opens at the section that is being read: sections have one address in both.
+document.querySelectorAll(".switch-language").forEach((link) => link.addEventListener("click", () => {
+  localStorage.setItem("language", link.lang);
+  const passed = [...document.querySelectorAll("article section[id]")]
+    .filter((section) => section.getBoundingClientRect().top < innerHeight / 3);
+  link.hash = scrollY > 0 && passed.length ? passed.at(-1).id : "";
+}));
 
 function unfold() {
   const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
