@@ -27,10 +27,12 @@ from pathlib import Path
 import polib
 
 import colab
-from project import NBS, ROOT, notebooks, page
+import route
+from editions import JAPANESE, WORDS, said
+from project import notebooks, page
 from qlora_nb.core import whole_file
 
-CATALOGUES, EDITION = ROOT / "docs" / "ja", NBS / "ja"
+CATALOGUES, EDITION = WORDS.parent, JAPANESE.notebooks
 MARKDOWN, COMMENT, DOCSTRING, LABEL, STRING = "markdown", "comment", "docstring", "label", "string"
 # Cells that docs/route.py makes anew, in either language.
 MADE = ("<!-- start -->", "<!-- chapters -->", "# The map, from the notebooks")
@@ -317,10 +319,19 @@ def extract() -> None:
         nb = json.loads(path.read_text(encoding="utf-8"))
         name = page(path.name)
         store(CATALOGUES / f"{name}.po", str(extracted(nb, catalogue(name))) + "\n")
-    names = {page(path.name) for path in notebooks()}
+    store(WORDS, str(site_words()) + "\n")
+    names = {page(path.name) for path in notebooks()} | {WORDS.stem}
     for path in CATALOGUES.glob("*.po"):
         if path.stem not in names:
             path.unlink()
+
+
+def site_words() -> polib.POFile:
+    "The catalogue of what the site itself says, with its translations so far."
+    before = {entry.msgid: entry for entry in catalogue(WORDS.stem)}
+    fresh = catalogue("")
+    fresh.extend(before.get(english) or polib.POEntry(msgid=english) for english in said())
+    return fresh
 
 
 def store(path: Path, text: str) -> None:
@@ -410,7 +421,8 @@ def formatted(text: str) -> ast.AST | None:
 
 def check() -> list:
     "Sentences on everything that keeps the Japanese edition from being whole."
-    wrong = []
+    wrong = [f"docs/ja/{WORDS.name}: {entry.msgid!r} has no translation of today"
+             for entry in site_words() if not entry.msgstr or entry.fuzzy]
     for path in notebooks():
         nb, name = json.loads(path.read_text(encoding="utf-8")), page(path.name)
         entries, counts = known(catalogue(name)), literals(nb)
@@ -541,11 +553,13 @@ def build() -> list:
         nb, fallen = japanese_notebook(json.loads(path.read_text(encoding="utf-8")), path.name, former)
         store(target, json.dumps(nb, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
         if fallen:
-            sentences.append(f"nbs/ja/{path.name}: English in cell {', '.join(fallen)}")
+            more = f" and {len(fallen) - 3} more" if len(fallen) > 3 else ""
+            sentences.append(f"nbs/ja/{path.name}: English in cell {', '.join(fallen[:3])}{more}")
     names = {path.name for path in notebooks()}
     for path in EDITION.glob("*.ipynb"):
         if path.name not in names:
             path.unlink()
+    route.fill(JAPANESE)
     return sentences
 
 

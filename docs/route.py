@@ -15,7 +15,8 @@ from functools import cached_property
 
 import adapter
 from colab import is_badge, is_setup
-from project import APPENDIX, NBS, part, repository, settings
+from editions import ENGLISH, Edition
+from project import APPENDIX, part, repository, settings
 from qlora_nb.core import whole_file
 
 WORDS, LINES = 200, 15  # that are read in a minute: of prose, of code
@@ -135,9 +136,9 @@ def opened(code: str, names: set) -> int:
     return lines(adapter.parted(plain)[0] if adapter.EXPORTS & names else plain)
 
 
-def book() -> dict:
+def book(edition: Edition = ENGLISH) -> dict:
     "Every notebook by its name, numbered chapters first."
-    return {name: Chapter(name, nb["cells"]) for name, nb in adapter.library().items()}
+    return {name: Chapter(name, nb["cells"]) for name, nb in adapter.library(edition).items()}
 
 
 def numbered(found: dict) -> list:
@@ -179,28 +180,30 @@ def report(found: dict) -> str:
     return "\n".join(rows)
 
 
-def table(found: dict) -> str:
+def table(found: dict, edition: Edition = ENGLISH) -> str:
     "The chapters and the appendices as markdown, with links to the notebooks."
-    before, above = needs(found), None
-    rows = [TABLE, "| part | chapter | its question | builds on | minutes |",
-            "|---|---|---|---|---|"]
+    before, above, say = needs(found), None, edition.say
+    minutes = {chapter.name: chapter.minutes for chapter in book().values()}  # words are counted there
+    heads = [say("part"), say("chapter"), say("its question"), say("builds on"), say("minutes")]
+    rows = [TABLE, f"| {' | '.join(heads)} |", "|---|---|---|---|---|"]
     for chapter in numbered(found):
         name = part(chapter.name)
-        rows.append(f"| {name if name != above else ''} | {chapter.number} · "
+        rows.append(f"| {edition.part(name) if name != above else ''} | {chapter.number} · "
                     f"[{chapter.title}]({chapter.name}) | {chapter.question} | "
-                    f"{', '.join(before[chapter.number])} | {5 * max(1, round(chapter.minutes / 5))} |")
+                    f"{', '.join(before[chapter.number])} | "
+                    f"{5 * max(1, round(minutes[chapter.name] / 5))} |")
         above = name
-    rows += ["", "The appendices are engineering: read one when you need it.", "",
-             "| appendix | its question |", "|---|---|"]
+    rows += ["", say("The appendices are engineering: read one when you need it."), "",
+             f"| {say('appendix')} | {say('its question')} |", "|---|---|"]
     rows += [f"| [{chapter.title}]({chapter.name}) | {chapter.question} |"
              for chapter in found.values() if part(chapter.name) == APPENDIX]
     return "\n".join(rows)
 
 
-def start() -> str:
+def start(edition: Edition = ENGLISH) -> str:
     "The lines that bring the book onto a machine, as markdown."
     found = settings()
-    return (f"{START}\n## Start\n\n```bash\ngit clone {repository()}\ncd {found['repo']}\n"
+    return (f"{START}\n## {edition.say('Start')}\n\n```bash\ngit clone {repository()}\ncd {found['repo']}\n"
             "make finetune\n```")
 
 
@@ -212,7 +215,7 @@ from qlora_nb.plots import PALETTE, Drawing
 parts = {parts}
 arrows = {arrows}
 places = {{name: (2 + 300 * (i % 3), 2 + 190 * (i // 3)) for i, name in enumerate(parts)}}
-book = Drawing(874, 365, "The map of the book, chapter by chapter: "
+book = Drawing(874, 365, {title!r}
                + "; ".join(f"{{name}}: " + ", ".join(title for _, title, _ in chapters)
                            for name, chapters in parts.items()))
 boxes = {{name: book.box(*places[name], 270, 48 + 20 * len(parts[name]), color=color)
@@ -238,7 +241,7 @@ for a, b in arrows:
 book'''
 
 
-def drawing(found: dict) -> str:
+def drawing(found: dict, edition: Edition = ENGLISH) -> str:
     "The code that draws the map of the book."
     parts, arrows, before = {}, [], needs(found)
     for chapter in numbered(found):
@@ -252,10 +255,11 @@ def drawing(found: dict) -> str:
     for c in parts:  # what can be reached by more than one arrow, too
         ways |= {(a, b) for a in parts for b in parts if (a, c) in ways and (c, b) in ways}
     arrows = [(a, b) for a, b in arrows if not any((a, c) in ways and (c, b) in ways for c in parts)]
-    rows = [f"    {name!r}: [\n" + "".join(f"        {row!r},\n" for row in chapters) + "    ],\n"
+    rows = [f"    {edition.part(name)!r}: [\n" + "".join(f"        {row!r},\n" for row in chapters) + "    ],\n"
             for name, chapters in parts.items()]
-    pairs = "".join(f"    {pair!r},\n" for pair in arrows)
-    return DRAWING.format(mark=MAP, parts="{\n" + "".join(rows) + "}", arrows=f"[\n{pairs}]")
+    pairs = "".join(f"    {tuple(map(edition.part, pair))!r},\n" for pair in arrows)
+    title = edition.say("The map of the book, chapter by chapter") + ": "
+    return DRAWING.format(mark=MAP, title=title, parts="{\n" + "".join(rows) + "}", arrows=f"[\n{pairs}]")
 
 
 def shown(code: str) -> list:
@@ -268,31 +272,35 @@ def shown(code: str) -> list:
              "execution_count": None, "metadata": {}, "output_type": "execute_result"}]
 
 
-def filled(nb: dict, found: dict) -> dict:
+def filled(nb: dict, found: dict, edition: Edition = ENGLISH) -> dict:
     "The index with the start, the map and the table of today in the cells that bear their marks."
-    made, cells = {START: start(), TABLE: table(found)}, []
+    made, cells = {START: start(edition), TABLE: table(found, edition)}, []
     for cell in nb["cells"]:
         text = adapter.text(cell)
         words = next((words for mark, words in made.items() if text.startswith(mark)), None)
         if MAP in text.split("\n"):
-            words = drawing(found)
+            words = drawing(found, edition)
             cell = {**cell, "outputs": shown(words)}
         cells.append({**cell, "source": words.splitlines(keepends=True)} if words else cell)
     return {**nb, "cells": cells}
 
 
-def main() -> int:
-    found = book()
-    if "--minutes" in sys.argv[1:]:
-        print(report(found))
-        return 0
-    path = NBS / "index.ipynb"
+def fill(edition: Edition) -> None:
+    "Write start, map and table into the index of an edition."
+    path = edition.notebooks / "index.ipynb"
     old = path.read_text(encoding="utf-8")
-    fresh = json.dumps(filled(json.loads(old), found), sort_keys=True, indent=1,
+    fresh = json.dumps(filled(json.loads(old), book(edition), edition), sort_keys=True, indent=1,
                        ensure_ascii=False) + "\n"
     if fresh != old:
         with whole_file(path) as temporary:
             temporary.write_text(fresh, encoding="utf-8")
+
+
+def main() -> int:
+    if "--minutes" in sys.argv[1:]:
+        print(report(book()))
+    else:
+        fill(ENGLISH)
     return 0
 
 
