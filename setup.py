@@ -28,7 +28,8 @@ runtime = [
     "rich>=13",
 ]
 # What the chapters use beside the library: enough to run one on Colab, with what Colab ships.
-chapters = ["evalica>=0.4.2", "fastcore>=1.8", "ipywidgets>=7.7", "ml_dtypes", "pandas>=2.2", "scipy"]
+chapters = ["evalica>=0.4.2", "fastcore>=1.8", "ipywidgets>=7.7", "matplotlib-fontja>=1.1",
+            "ml_dtypes", "pandas>=2.2", "scipy"]
 # Chapter 14 shows transformers' own reader of SentencePiece files, which needs a protobuf as new as
 # sentencepiece; Colab ships an older one, and the chapter leaves the comparison out there.
 compared = ["protobuf>=7.36"]
@@ -40,6 +41,7 @@ evaluate = ["openai>=2"]
 harness = ["lm-eval>=0.4.13"]
 chapters += evaluate
 dev = chapters + compared + harness + nbdev + [
+    "polib",  # the catalogues of the Japanese edition
     "build", "jupyterlab", "hypothesis", "mypy", "pytest", "pytest-timeout", "pytest-xdist", "ruff",
     "setuptools", "tensorboardX",
     "fastapi", "uvicorn",  # transformers' server, which the tests let judge

@@ -11,11 +11,12 @@ import json
 import re
 import tokenize
 from collections.abc import Collection
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 
-from docutils.nodes import make_id
 from execnb.nbio import dict2nb
+from myst_parser.slugs import github_slugify
 from nbdev.process import NBProcessor
 from nbdev.processors import (
     clean_magics, filter_stream_, hide_, hide_line, rm_header_dash, strip_ansi,
@@ -213,7 +214,7 @@ def described(kind: str, node, notes: dict, home: str, symbols: Symbols, inside:
     ])
 
 
-def entry(node, code: str, home: str, symbols: Symbols, edition: Edition) -> str:
+def entry(node, code: str, home: str, symbols: Symbols, edition: Edition = ENGLISH) -> str:
     "The reference entry of a definition, folded under one line."
     notes = comments(code)
     inside = "\n\n".join(described("method", method, notes, home, symbols, "", edition)
@@ -227,7 +228,7 @@ def entry(node, code: str, home: str, symbols: Symbols, edition: Edition) -> str
 
 # --- a page --------------------------------------------------------------------------------------
 
-def relinked(markdown: str, name: str, edition: Edition) -> str:
+def relinked(markdown: str, name: str, edition: Edition = ENGLISH) -> str:
     "Links to notebooks become links to pages, links to other files lead to the repository."
     def target(match):
         path, mark, anchor = match[2].partition("#")
@@ -461,8 +462,6 @@ def adapted(path: Path, symbols: Symbols, linked: Collection = (),
                 cells += made
     # nbdev's own names on a cell end in an underscore and do not belong into a file.
     number_title(cells, path.name)
-    if edition is not ENGLISH:
-        anchor(cells, path.name)
     cells = [{key: value for key, value in cell.items() if key[-1] != "_"}
              for cell in figures(cells)]
     metadata = {**raw["metadata"], "source": path.relative_to(ROOT).as_posix(),
@@ -512,7 +511,7 @@ def places(edition: Edition) -> list:
              "words": summary(node)} for name, home, node in entries(library(edition))]
 
 
-def reference(books: dict, symbols: Symbols, edition: Edition) -> str:
+def reference(books: dict, symbols: Symbols, edition: Edition = ENGLISH) -> str:
     "A page that lists every exported definition with the first sentence of its docstring."
     say = edition.say
     heads = ["# " + say("Library reference"),
@@ -553,33 +552,26 @@ def headings(cell: dict) -> list:
             for line in re.findall(r"^#+ (.+)$", words, flags=re.M)]
 
 
-def titles() -> dict:
-    "Heading of another edition -> the same heading in English, which gives it its name for links."
-    books, found = library(), {}
-    for edition in EDITIONS:
-        for name, nb in library(edition).items() if edition is not ENGLISH else ():
-            for cell, original in zip(nb["cells"], books[name]["cells"], strict=True):
-                found |= dict(zip(headings(cell), headings(original), strict=True))
-    return found
+@cache
+def titles(edition: Edition) -> dict:
+    "Page -> heading -> the same heading in English, which gives it its address."
+    books = library()
+    return {page(name): dict(pair for cell, original in zip(nb["cells"], books[name]["cells"], strict=True)
+                             for pair in zip(headings(cell), headings(original), strict=True))
+            for name, nb in library(edition).items()} | {
+                "reference": {edition.say("Library reference"): "Library reference"}}
 
 
-def anchor(cells: list, name: str) -> None:
-    "Give each heading of another edition the address that it has on the English page."
-    originals = {cell["id"]: headings(cell) for cell in library()[name]["cells"]}
-    taken = set()
-    for cell in cells:
-        if not headings(cell):
-            continue
-        addresses = iter([make_id(heading) for heading in originals.get(cell["id"], [])])
+@cache
+def in_english() -> dict:
+    "Heading -> the same heading in English, of all pages."
+    return {heading: original for edition in EDITIONS for page in titles(edition).values()
+            for heading, original in page.items()}
 
-        def marked(match, addresses=addresses):
-            address = next(addresses, "")
-            if not address or address in taken:
-                return match[0]
-            taken.add(address)
-            return f"{{#{address}}}\n{match[0]}"
-        cell["source"] = outside_code(text(cell), lambda words: re.sub(
-            r"^#+ .*$", marked, words, flags=re.M))
+
+def slug(title: str) -> str:
+    "The name by which markdown links to a heading, in every edition: that of the English one."
+    return github_slugify(in_english().get(title.strip(), title))
 
 
 def build(edition: Edition = ENGLISH) -> list:

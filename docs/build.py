@@ -73,6 +73,7 @@ def drawn(formulae: list) -> list:
 def pages(edition: Edition) -> None:
     "Let Sphinx render the pages of an edition; a warning is an error."
     doctrees = edition.source.parent / "doctrees"
+    (edition.html / "_static").mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going",
                "-D", f"language={edition.language}", "-c", str(DOCS), "-d", str(doctrees),
                str(edition.source), str(edition.html)]

@@ -4,12 +4,13 @@ docs/build.py runs it once for each edition, with `-D language=…`; docs/editio
 """
 import ast
 import html
+import re
 import sys
 from functools import lru_cache
 from pathlib import Path
 
-from docutils.nodes import SkipNode
-from myst_parser.slugs import github_slugify
+from docutils import nodes
+from docutils.transforms import Transform
 
 sys.path.insert(0, str(Path(__file__).parent))
 from adapter import titles  # noqa: E402
@@ -43,6 +44,7 @@ nb_number_source_lines = False
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "attrs_inline", "attrs_block",
                           "deflist", "tasklist"]
 myst_heading_anchors = 4
+myst_heading_slug_func = "adapter.slug"  # one name for a section in every language
 myst_dmath_double_inline = True
 
 # Formulae leave Sphinx as TeX; docs/finish.py draws them, so that no page loads a script for them.
@@ -85,14 +87,24 @@ html_theme_options = {
 copybutton_selector = "div.cell_input div.highlight pre, div[class*=highlight-] div.highlight pre"
 
 
-def english_slug(title: str) -> str:
-    "The name by which markdown links to a heading: that of the English one."
-    return github_slugify(english_titles().get(title.strip(), title))
+class EnglishAddresses(Transform):
+    "Give every section the address that it has on the English page, before anything refers to it."
+    default_priority = 50
 
-
-english_titles = lru_cache(titles)
-if EDITION is not ENGLISH:
-    myst_heading_slug_func = english_slug
+    def apply(self):
+        document, docname = self.document, self.document.settings.env.docname
+        originals = titles(EDITION).get(docname, {})
+        for section in document.findall(nodes.section):
+            words = re.sub(r"^\d+ · ", "", section.next_node(nodes.title).astext().strip())
+            address = nodes.make_id(originals.get(words, ""))
+            if not address or address in document.ids:
+                continue
+            for old in section["ids"]:
+                document.ids.pop(old, None)
+                for name in [name for name, id in document.nameids.items() if id == old]:
+                    document.nameids[name] = address
+            section["ids"] = [address]
+            document.ids[address] = section
 
 
 @lru_cache
@@ -118,13 +130,13 @@ def linkcode_resolve(domain: str, info: dict) -> str | None:
 def formula(writer, node):
     "Write a formula of the text as TeX, for docs/finish.py to draw."
     writer.body.append(f'<span class="math">{html.escape(node.astext())}</span>')
-    raise SkipNode
+    raise nodes.SkipNode
 
 
 def formula_block(writer, node):
     "Write a formula that stands by itself."
     writer.body.append(f'<div class="math display">{html.escape(node.astext())}</div>\n')
-    raise SkipNode
+    raise nodes.SkipNode
 
 
 def buttons(app, name, template, context, doctree):
@@ -143,4 +155,6 @@ def buttons(app, name, template, context, doctree):
 
 def setup(app):
     app.add_html_math_renderer("drawn", (formula, None), (formula_block, None))
+    if EDITION is not ENGLISH:
+        app.add_transform(EnglishAddresses)
     app.connect("html-page-context", buttons, priority=900)

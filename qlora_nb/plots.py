@@ -10,6 +10,7 @@ import base64
 import html
 import io
 import math
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -21,13 +22,17 @@ from .show import PALETTE
 FONTS = ["Noto Sans CJK JP", "Noto Sans JP", "IPAexGothic", "IPAGothic", "Hiragino Sans",
          "Yu Gothic", "Meiryo", "TakaoGothic", "MS Gothic"]
 
-def japanese_font() -> str | None:  # the name of an installed font with kanji, or None
-    """A font that can draw Japanese text, if the machine has one.
+def japanese_font() -> str | None:  # the name of a font with kanji, or None
+    """A font that can draw Japanese text: the machine's own, else that of matplotlib-fontja.
 
     Returns:
-        the name of an installed font with kanji, or None
+        the name of a font with kanji, or None
     """
     installed = {font.name for font in font_manager.fontManager.ttflist}
+    if not installed.intersection(FONTS) and find_spec("matplotlib_fontja"):
+        from matplotlib_fontja import get_font_ttf_path
+        font_manager.fontManager.addfont(get_font_ttf_path())
+        installed.add("IPAexGothic")
     return next((name for name in FONTS if name in installed), None)
 
 # %% ../nbs/a_plots.ipynb #04cda511
