@@ -122,7 +122,8 @@ def main() -> int:
     try:
         files = {}
         for edition in EDITIONS:
-            files |= readme(edition)
+            if edition.notebooks.exists():
+                files |= readme(edition)
     except (InputError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT / "docs"))
 import adapter  # noqa: E402
 import colab  # noqa: E402
 import docstrings  # noqa: E402
+from editions import EDITIONS  # noqa: E402
 import finish  # noqa: E402
 import project  # noqa: E402
 import readme  # noqa: E402
@@ -117,7 +118,7 @@ def test_owner_and_repository_stand_in_the_settings_alone():
     place = f"{found['user']}/{found['repo']}"
     listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"],
                             capture_output=True, text=True, cwd=ROOT, check=True).stdout.split()
-    made = {"README.md", f"{found['lib_path']}/_modidx.py"}
+    made = {*(edition.readme for edition in EDITIONS), f"{found['lib_path']}/_modidx.py"}
     holders = set()
     for name in set(listed) - made:
         path = ROOT / name
