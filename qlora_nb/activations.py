@@ -301,6 +301,8 @@ def supported_recipe(
     Returns:
         the same, or without what the family's class in transformers lacks
     """
+    if not isinstance(shape, Shape):  # a model that counts itself, as `traced.Traced` does
+        return shape.supported(recipe)
     if shape.groups != shape.heads:
         raise InputError(f"the model has grouped queries ({shape.groups} heads of keys for "
                          f"{shape.heads}), whose training the ledger does not count; expected "
@@ -326,12 +328,16 @@ def coefficients(
         parts: name -> monomial -> bytes; moments: the same, the largest of which counts
     """
     recipe = supported_recipe(shape, recipe)
-    parts = split_parts(
-        shape, recipe, weight_parts(shape, recipe) | training_parts(shape, recipe))
-    parts["activations"] = kept_activations(shape, recipe)
+    if isinstance(shape, Shape):
+        parts = split_parts(
+            shape, recipe, weight_parts(shape, recipe) | training_parts(shape, recipe))
+        parts["activations"] = kept_activations(shape, recipe)
+        moments = working_memory(shape, recipe)
+    else:
+        parts, moments = shape.coefficients(recipe)
     parts["CUDA context"] = polynomial(one=CONTEXT if recipe.device == "cuda" else 0)
     return {"parts": {k: dict(v) for k, v in parts.items()},
-            "moments": {k: dict(v) for k, v in working_memory(shape, recipe).items()}}
+            "moments": {k: dict(v) for k, v in moments.items()}}
 
 def ledger(
     shape: Shape | str,  # or a name that `read_shape` knows

@@ -476,6 +476,8 @@ def trained_sizes(
     Returns:
         elements of a trained tensor -> how many such tensors
     """
+    if not isinstance(shape, Shape):  # a model that counts itself, as `traced.Traced` does
+        return shape.trained_sizes(recipe)
     h, sizes = shape.hidden, Counter()
     if recipe.rank:
         for i, o in adapted(shape, recipe).values():
