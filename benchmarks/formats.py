@@ -5,9 +5,10 @@
 Formats: a codebook with a scale of 16 bits for each block, or E2M1 with the small scales of MXFP4
 and NVFP4. AF4 makes the absolute error least in blocks, BOF4 the squared one, SF4 takes quantiles
 of Student's t; all are fitted to what their papers assume and asked about normal weights, Student's
-weights and the matrices of the micro model. Then each matrix of the micro model is quantized alone.
-Writes benchmarks/results/formats.json.
+weights, the matrices of the micro model and its loss. Then each matrix of it is quantized alone.
+Writes benchmarks/results/formats.json; a part that stands there already is not measured again.
 """
+import json
 import statistics
 from pathlib import Path
 
@@ -110,23 +111,45 @@ def errors(back: torch.Tensor, x: torch.Tensor) -> dict:
             "absolute": round(float(apart.abs().mean() / size.sqrt()), 6)}
 
 
+def formats(bits: float) -> dict:
+    "Every format of so many bits in all: name -> function of flat weights, which go through it and back."
+    block, normal = BLOCKS[bits], draw("normal", 1).view(-1, BLOCKS[bits])
+    books = {"NF4": NF4, "FP4": codebook("fp4"), "E2M1": values(E2M1).float().unique() / 6,
+             "SF4": student_float(), "AF4": fitted(normal, (-1, 0, 1), False, True),
+             "BOF4": fitted(normal, (-1, 0, 1), False, False)}
+    signed = fitted(normal, (0, 1), True, False)
+    found: dict = {name: lambda x, levels=levels: through(x.view(-1, block), levels)
+                   for name, levels in books.items()}
+    found["BOF4-S"] = lambda x: through(x.view(-1, block), signed, True)
+    return found | ({"MXFP4": mxfp4} if bits == 4.25 else {"NVFP4": nvfp4})
+
+
 def compared(weights: dict) -> list[dict]:
-    "Every format on all weights, in its group of total bits."
-    found, normal, e2m1 = [], draw("normal", 1), values(E2M1).float().unique() / 6
-    for bits, block in BLOCKS.items():
-        rows = normal.view(-1, block)
-        books = {"NF4": NF4, "FP4": codebook("fp4"), "E2M1": e2m1, "SF4": student_float(),
-                 "AF4": fitted(rows, (-1, 0, 1), False, True),
-                 "BOF4": fitted(rows, (-1, 0, 1), False, False)}
-        for kind, x in weights.items():
-            for name, levels in books.items():
-                found.append({"bits": bits, "format": name, "weights": kind,
-                              **errors(through(x.view(-1, block), levels), x)})
-            signed = fitted(rows, (0, 1), True, False)
-            found.append({"bits": bits, "format": "BOF4-S", "weights": kind,
-                          **errors(through(x.view(-1, block), signed, True), x)})
-            name, there = ("MXFP4", mxfp4) if bits == 4.25 else ("NVFP4", nvfp4)
-            found.append({"bits": bits, "format": name, "weights": kind, **errors(there(x), x)})
+    "The errors of every format on all weights, in its group of total bits."
+    return [{"bits": bits, "format": name, "weights": kind, **errors(there_and_back(x), x)}
+            for bits in BLOCKS for name, there_and_back in formats(bits).items()
+            for kind, x in weights.items()]
+
+
+@torch.no_grad()
+def on_model(model) -> list[dict]:
+    "What every format adds to the loss of the micro model, and to NF4's, with its standard error."
+    rows, layers = fresh_rows(), linear_layers(model)
+    wide = {name: layer.weight.clone() for name, layer in layers.items()}
+    plain, found = row_losses(model, rows), []
+    for bits in BLOCKS:
+        more = {}
+        for name, there_and_back in formats(bits).items():
+            for at, layer in layers.items():
+                layer.weight.copy_(there_and_back(wide[at].flatten()).view_as(wide[at]))
+            more[name] = row_losses(model, rows) - plain
+        for name, each in more.items():
+            apart = each - more["NF4"]
+            found.append({"bits": bits, "format": name, "more": round(float(each.mean()), 6),
+                          "from_nf4": round(float(apart.mean()), 6),
+                          "standard_error": round(float(apart.std() / len(apart) ** .5), 6)})
+    for name, layer in layers.items():
+        layer.weight.copy_(wide[name])
     return found
 
 
@@ -186,10 +209,13 @@ def main():
     model = load_base(micro_folder() / "model", "none").eval()
     micro = torch.cat([layer.weight.detach().flatten() for layer in linear_layers(model).values()])
     weights = {"normal": draw("normal", 0), "student": draw("student", 0), "micro": micro.float()}
-    found = {"machine": machine(), "versions": versions(), "formats": compared(weights),
-             "blocks": by_block(), "double quantization": time_of_double(),
-             "sensitivity": sensitivity(model)}
-    write_json(RESULTS, found)
+    parts = {"formats": lambda: compared(weights), "on the model": lambda: on_model(model),
+             "blocks": by_block, "double quantization": time_of_double,
+             "sensitivity": lambda: sensitivity(model)}
+    old = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    old = old if old.get("versions") == versions() else {}
+    write_json(RESULTS, {"machine": machine(), "versions": versions()} | {
+        name: old[name] if name in old else measure() for name, measure in parts.items()})
 
 
 if __name__ == "__main__":

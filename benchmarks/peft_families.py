@@ -84,7 +84,7 @@ def loss_of(method, rows) -> torch.Tensor:
     return cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
 
 
-def fit(method, rows: list, rate: float, steps: int, seed: int) -> list[float]:
+def fit(method, rows: list, rate: float, steps: int, seed: int, batch: int = BATCH) -> list[float]:
     "AdamW with a short rise and a cosine fall; returns the loss of each step."
     trained = [p for p in method.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=0.0)
@@ -93,7 +93,7 @@ def fit(method, rows: list, rate: float, steps: int, seed: int) -> list[float]:
     generator, losses = torch.Generator().manual_seed(seed), []
     method.train()
     for _ in range(steps):
-        chosen = torch.randperm(len(rows), generator=generator)[:BATCH].tolist()
+        chosen = torch.randperm(len(rows), generator=generator)[:batch].tolist()
         loss = loss_of(method, [rows[i] for i in chosen])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)

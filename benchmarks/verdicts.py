@@ -25,8 +25,14 @@ JA = ("https://api.github.com/repos/ku-nlp/ja-vicuna-qa-benchmark/contents/"
       "data/jp_bench/model_judgment/pairwise/gpt-4")
 OTHERS = {"answer-bard": "Bard", "answer-gpt35": "ChatGPT-3.5", "answer-gpt4": "GPT-4",
           "answer-vicuna-13b": "Vicuna-13B", "gpt-3.5": "ChatGPT-3.5"}
-SCORED = {"65b-guanaco-vicuna-generations-topp0.9-temp0.7-vs-gpt-3.5-gpt4-reviewer.jsonl",
-          "gpt-3.5-vs-65b-oassist-vicuna-generations-topp0.9-beam1-gpt4-reviewer.jsonl"}
+# The scores behind "99.3 % of ChatGPT": file -> the commit of artidoro/qlora that holds it. The second
+# goes by an older name of Guanaco; the ids of the answers in both files are the same.
+SCORED = {
+    "65b-guanaco-vicuna-generations-topp0.9-temp0.7-vs-gpt-3.5-gpt4-reviewer.jsonl":
+        "05daee4ead5387636f6caf06a7941db789e75900",
+    "gpt-3.5-vs-65b-oassist-vicuna-generations-topp0.9-beam1-gpt4-reviewer.jsonl":
+        "ccdea9d783f0be27fd35d63602f8e03fa29b8fe0"}
+SCORES = "eval/ratings-gpt4/vicuna/relative-gpt-3.5"
 
 
 def system(name: str) -> str:
@@ -88,12 +94,20 @@ def score_pairs(files: dict[str, str]) -> dict[str, str]:
     return found
 
 
-def fetched(folder: str, only: set | None = None) -> dict[str, str]:
+def fetched(folder: str) -> dict[str, str]:
     "name -> text of the .jsonl files in a folder on GitHub."
     listing = json.loads(urlopen(folder, timeout=60).read())
-    return {entry["name"]: urlopen(entry["download_url"], timeout=60).read().decode("utf-8")
-            for entry in listing
-            if entry["name"].endswith(".jsonl") and (only is None or entry["name"] in only)}
+    return {entry["name"]: text_at(entry["download_url"]) for entry in listing
+            if entry["name"].endswith(".jsonl")}
+
+
+def text_at(address: str) -> str:
+    return urlopen(address, timeout=60).read().decode("utf-8")
+
+
+def scored_at(name: str) -> str:
+    "The address of a file of scores, at the commit that holds it."
+    return f"https://raw.githubusercontent.com/artidoro/qlora/{SCORED[name]}/{SCORES}/{name}"
 
 
 def of_csv(path: Path) -> Iterator[tuple]:
@@ -112,13 +126,14 @@ def main() -> None:
                guanaco_verdicts(fetched(f"{QLORA}/pairwise")))
     ja = of_csv(given.ja) if given.ja else ja_verdicts(fetched(JA))
     scores = ({name: (given.scores / name).read_text(encoding="utf-8") for name in sorted(SCORED)}
-              if given.scores else fetched(f"{QLORA}/relative-gpt-3.5", SCORED))
+              if given.scores else {name: text_at(scored_at(name)) for name in sorted(SCORED)})
     write_json(RESULTS, {
         "guanaco": {"source": "artidoro/qlora, eval/ratings-gpt4/vicuna/pairwise",
                     "licence": "MIT, (c) 2023 Artidoro Pagnoni, Tim Dettmers", "verdicts": packed(guanaco)},
         "ja": {"source": "ku-nlp/ja-vicuna-qa-benchmark, data/jp_bench/model_judgment/pairwise/gpt-4",
                "licence": "Apache-2.0", "verdicts": packed(ja)},
         "scores": score_pairs(scores),
+        "scores_from": {"|".join(pair_of(name)): scored_at(name) for name in sorted(SCORED)},
     })
 
 

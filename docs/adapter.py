@@ -135,6 +135,8 @@ def comments(code: str) -> dict:
 def parameters(node, notes: dict) -> list:
     "Rows (name, type, default, comment) of a function's parameters, without self and cls."
     args = node.args
+    head = getattr(node.returns, "end_lineno", None)  # what ends this line is about the result
+    notes = {line: note for line, note in notes.items() if line != head}
     plain = args.posonlyargs + args.args
     defaults = [None] * (len(plain) - len(args.defaults)) + args.defaults
     found = list(zip(plain, defaults)) + list(zip(args.kwonlyargs, args.kw_defaults))

@@ -299,9 +299,6 @@ class Ratings:
     def interval(self, system: str) -> Interval:  # Elo points
         """The rating of a system.
 
-        Args:
-            system: Elo points
-
         Returns:
             Elo points
         """
@@ -310,10 +307,6 @@ class Ratings:
 
     def difference(self, one: str, other: str) -> Interval:  # Elo points
         """How far `one` is above `other`; they can be told apart where 0 is outside.
-
-        Args:
-            one: Elo points
-            other: Elo points
 
         Returns:
             Elo points

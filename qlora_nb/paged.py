@@ -136,10 +136,6 @@ class Pager:
     def page(self, name: str, page: int) -> torch.Tensor:  # uint8, (page_size,)
         """Use one page of managed memory, and give its bytes on the device.
 
-        Args:
-            name: uint8, (page_size,)
-            page: uint8, (page_size,)
-
         Returns:
             uint8, (page_size,)
         """

@@ -1,0 +1,60 @@
+"""Does LoRA suffer more from large batches than full fine-tuning? Equal rows, fewer and larger steps.
+
+    python benchmarks/batches.py [--seeds 2]
+
+LoRA Without Regret (Schulman and others, Thinking Machines 2025) finds that it does, whatever the
+rank. Every contestant sees `ROWS` rows, in batches of `BATCHES`; each batch size has a search of the
+rate of its own, in factors of two. Judged by the loss on a third of the held-out questions.
+Writes benchmarks/results/batches.json after every run; runs that stand there are not made again.
+"""
+import argparse
+import logging
+import math
+import time
+from pathlib import Path
+
+import torch
+from transformers.utils.logging import disable_progress_bar
+
+from common import stored_runs
+from learning_rates import ALPHA, build
+from peft_families import Task, fit
+from qlora_nb.core import machine, versions, write_json
+
+RESULTS = Path(__file__).parent / "results" / "batches.json"
+ROWS, BATCHES = 960, (8, 32, 128)
+RATES = {None: (2.5e-4, 5e-4, 1e-3, 2e-3), 8: (4e-3, 8e-3, 1.6e-2), 64: (4e-3, 8e-3, 1.6e-2)}
+RATES = {rank: (rates[0] / 2, *rates) for rank, rates in RATES.items()}  # rank, None: full
+
+
+def run(task: Task, rank: int | None, batch: int, rate: float, seed: int) -> dict:
+    "Train one contestant on `ROWS` rows in batches of one size."
+    method, started = build(rank, ALPHA, seed), time.process_time()
+    fit(method, task.train, rate, ROWS // batch, seed, batch)
+    loss = task.held_out_loss(method, task.choose)
+    return {"rank": rank, "batch": batch, "rate": rate, "seed": seed,
+            "loss": round(loss, 5) if math.isfinite(loss) else None,
+            "seconds": round(time.process_time() - started, 1)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=2, help="how many, from 0 on")
+    wanted = parser.parse_args()
+    logging.disable(logging.WARNING)
+    disable_progress_bar()
+    torch.set_num_threads(1)
+    task, runs = Task(), stored_runs(RESULTS)
+    head = {"machine": machine(), "versions": versions(), "rows": ROWS, "batches": BATCHES,
+            "alpha": ALPHA}
+    plans = [(rank, batch, rate, seed) for seed in range(wanted.seeds) for batch in BATCHES
+             for rank, rates in RATES.items() for rate in rates]
+    for plan in plans:
+        if plan not in {(one["rank"], one["batch"], one["rate"], one["seed"]) for one in runs}:
+            runs.append(run(task, *plan))
+            print(plan, runs[-1]["loss"], f"{runs[-1]['seconds']:.0f} s", flush=True)
+            write_json(RESULTS, head | {"runs": runs})
+
+
+if __name__ == "__main__":
+    main()
