@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['GIB', 'GPUS', 'T4_RUNS', 'METHOD_NAMES', 'TYPICAL', 'usable_bytes', 'fits', 'largest_batch', 'largest_sequence',
-           'cheaper_recipes', 'first_that_fits', 'as_options', 'advice', 'inference', 'held_parts', 'calculator_data',
-           'Calculator']
+           'cheaper_recipes', 'first_that_fits', 'as_options', 'advice', 'inference', 'NotCounted', 'held_parts',
+           'calculator_data', 'Calculator']
 
 # %% ../nbs/a_fits.ipynb #7d4724fb
 import json
@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import Iterator
 
 from .activations import LEAN, Ledger, coefficients, ledger, supported_recipe
-from .core import unknown_name
+from .core import InputError, unknown_name
 from qlora_nb.memory import (
     CONTEXT, METHODS, MODELS, MONOMIALS, Recipe, Shape, check_size, quantized_bytes, read_shape,
     weight_parts,
@@ -246,6 +246,9 @@ T4_RUNS = (
 )
 
 # %% ../nbs/a_fits.ipynb #39140aec
+class NotCounted(InputError):
+    "Activations of a model, or of a recipe, that no formula and no trace counts."
+
 def held_parts(
     architecture,  # an `architectures.Architecture`
     recipe: Recipe,

@@ -463,6 +463,8 @@ def _bias_width(w: Widths, recipe: Recipe, name: str) -> int:
 
 def _rotary_buffers(shape: Shape) -> int:
     "Bytes of the rotary frequencies, in float32; the library keeps them twice."
+    if not isinstance(shape, Shape):
+        return shape.buffers
     width = int(shape.hidden // shape.heads * shape.rotary)
     return 2 * 4 * -(-width // 2)
 

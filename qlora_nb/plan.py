@@ -9,8 +9,9 @@ __all__ = ['LARGE', 'Plan', 'recipe_of', 'weights_of', 'in_layers', 'takes_hours
 # %% ../nbs/a_plan.ipynb #45b9a433
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig
@@ -18,12 +19,13 @@ from transformers import AutoConfig
 from .activations import LEAN, ledger
 from .architectures import context_of, describe
 from .core import InputError
-from .fits import held_parts
+from .fits import NotCounted, held_parts
 from .memory import Recipe, Shape, layer_matrices, read_shape
 from .models import fetch_model, pick_backend, pick_compute_dtype, pick_device, read_config
 from .options import FinetuneOptions, pick_sequence_length, resolve, target_names
 from .processes import divide_step, world_size
 from .processor import available_bytes, quickest_dtype
+from .traced import Traced, of_folder
 
 # %% ../nbs/a_plan.ipynb #03f69eef
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Plan:
         model: as given
         revision: on the hub
         folder: the model's configuration and tokenizer
-        shape: None: the ledger cannot count this model
+        shape: a Shape, or Traced; None: the ledger cannot count this model
         quantization: nf4, fp4 or none
         backend: bitsandbytes or reference
         processes: that divide each step between them
@@ -61,7 +63,7 @@ class Plan:
     model: str  # as given
     revision: str | None  # on the hub
     folder: Path  # the model's configuration and tokenizer
-    shape: Shape | None  # None: the ledger cannot count this model
+    shape: Any  # a Shape, or Traced; None: the ledger cannot count this model
     quantization: str  # nf4, fp4 or none
     double_quantization: bool
     backend: str  # bitsandbytes or reference
@@ -153,7 +155,9 @@ def _recipe(plan: Plan, batch: int, sequence: int) -> Recipe:
         quantization=plan.quantization, double_quantization=plan.double_quantization,
         compute=plan.dtype.itemsize, rank=plan.rank, targets=target_names(plan.target_modules),
         dropout=plan.dropout, optimizer=plan.optimizer, batch=batch, sequence=sequence,
-        padding=True, gradient_checkpointing=plan.gradient_checkpointing, lean=not plan.trains_tables,
+        padding=True, gradient_checkpointing=plan.gradient_checkpointing,
+        # The formulas mean more by it than the loss: norms that new tables would not fit.
+        lean=not plan.trains_tables or isinstance(plan.shape, Traced),
         device="cuda" if plan.device.type == "cuda" else "cpu",
         processes=plan.processes, sharded=plan.shard)
 
@@ -161,7 +165,7 @@ def _recipe(plan: Plan, batch: int, sequence: int) -> Recipe:
 LARGE = 10**9  # weights: from here on hours are at stake, and the processor is asked what it can do
 
 def weights_of(
-    shape: Shape | None,
+    shape: Shape | Traced | None,
 ) -> int:
     "The numbers in a model's matrices and tables; 0 for a shape that is not known."
     if shape is None:
@@ -169,15 +173,17 @@ def weights_of(
     return in_layers(shape) + (1 if shape.tied else 2) * shape.vocab * shape.hidden
 
 def in_layers(
-    shape: Shape,
+    shape: Shape | Traced,
 ) -> int:
     "The weights of all layers' matrices."
+    if isinstance(shape, Traced):
+        return shape.weights
     layer = sum(inputs * outputs for inputs, outputs in layer_matrices(shape).values())
     return shape.layers * layer
 
 def takes_hours(
     device: torch.device,
-    shape: Shape | None,
+    shape: Shape | Traced | None,
 ) -> bool:
     "Whether a run is a large model's on a CPU."
     return device.type == "cpu" and weights_of(shape) > LARGE
@@ -230,13 +236,13 @@ def make_plan(
         gradient_checkpointing=options.gradient_checkpointing or False))
     divide_step(plan.batch_size, plan.accumulation, plan.processes)  # raises where it cannot
     if options.gradient_checkpointing is None:
-        return replace(plan, gradient_checkpointing=cuda or not fits_at_full_length(plan))
-    return plan
+        plan = replace(plan, gradient_checkpointing=cuda or not fits_at_full_length(plan))
+    return plan if _is_counted(plan) else replace(plan, shape=None)
 
 def known_shape(
     folder,  # with a config.json
-) -> Shape | None:  # None: the ledger cannot count this model
-    """The shape that time and memory are predicted from.
+) -> Shape | Traced | None:  # None: the ledger cannot count this model
+    """What time and memory are predicted from: formulas, or the model's own code.
 
     Args:
         folder: with a config.json
@@ -247,9 +253,23 @@ def known_shape(
     try:
         # Absolute: a folder may be called like a model whose shape is known by heart.
         shape = read_shape(str(Path(folder).absolute()))
-        return shape if shape.family in LEAN else None
+        if shape.family in LEAN:
+            return shape
+    except InputError:
+        pass
+    try:
+        return of_folder(folder)
     except InputError:
         return None
+
+def _is_counted(plan: Plan) -> bool:
+    "Whether the ledger counts the plan's recipe, so that no later step has to ask."
+    try:
+        if plan.shape is not None and not isinstance(plan.shape, Shape):
+            ledger(plan.shape, _recipe(plan, plan.batch_size, plan.sequence_length))
+    except NotCounted:
+        return False
+    return True
 
 def held_by(
     plan: Plan,
@@ -282,5 +302,5 @@ def in_one_line(plan: Plan) -> str:
 def as_record(plan: Plan) -> dict:
     "The plan in JSON's words."
     said = {f.name: getattr(plan, f.name) for f in fields(Plan) if f.name != "folder"}
-    return said | {"device": plan.device.type, "dtype": plan.dtype_name,
-                   "shape": asdict(plan.shape) if plan.shape else None}
+    shape = plan.shape and {f.name: getattr(plan.shape, f.name) for f in fields(plan.shape) if f.repr}
+    return said | {"device": plan.device.type, "dtype": plan.dtype_name, "shape": shape}

@@ -24,6 +24,7 @@ from .memory import CONTEXT, Recipe, Shape
 from .plan import Plan, held_by, in_layers, takes_hours
 from .processor import available_bytes, map_blocks, matmul_rate
 from .runs import RunFolder, newest_checkpoint
+from .traced import Traced
 
 # %% ../nbs/a_preflight.ipynb #fd5f0c27
 def free_bytes(
@@ -94,7 +95,7 @@ def be_thrifty(
 
 # %% ../nbs/a_preflight.ipynb #071e2d8b
 def operations(
-    shape: Shape,
+    shape: Shape | Traced,
     tokens: int,
     recompute: bool = False,  # checkpointing: forward twice
 ) -> int:

@@ -7,8 +7,9 @@ import pytest
 from bad_inputs.memory import CONFIG
 from qlora_nb.core import InputError
 from qlora_nb.activations import ledger
-from qlora_nb.fits import inference
+from qlora_nb.fits import GPUS, NotCounted, inference, largest_batch
 from qlora_nb.memory import MODELS, Recipe, read_shape
+from qlora_nb.traced import of_folder
 
 
 @pytest.fixture
@@ -91,14 +92,38 @@ def test_answering_takes_grouped_queries_that_training_refuses(folder):
         inference(shape, sequence=0)
 
 
-def test_a_family_without_formulas_is_counted_by_its_modules(called, folder):
+def test_a_family_without_formulas_is_counted_by_its_own_code(called, folder):
     place = folder(model_type="qwen2", num_attention_heads=22, num_key_value_heads=2)
     done = called("memory", place, "--gpu", "T4", "--json", "--rank", "8")
     said, = json.loads(done.stdout)
     h, kv, layers = 2816, 2 * 128, 36
     matrices = layers * (2 * h * h + 2 * h * kv + 3 * h * 4 * h)
-    assert said["parts"]["matrices"] == matrices // 2
-    assert said["parts"]["adapter"] == 4 * 8 * layers * (4 * h + 2 * (h + kv) + 3 * 5 * h)
-    assert said["held"] == sum(said["parts"].values()) and said["total"] is None
+    adapter = 4 * 8 * layers * (4 * h + 2 * (h + kv) + 3 * 5 * h)
+    assert said["parts"]["matrices"] == matrices // 2 and said["parts"]["adapter"] == adapter
+    assert said["total"] == sum(said["parts"].values()) and said["recipe"]["lean"]
+    # Checkpointing keeps each layer's input in float32, and hardly more: the loss is lean.
+    assert 0 <= said["parts"]["activations"] / (4 * 4 * 1024 * layers * h) - 1 < 0.1
+    assert said["gpus"]["T4"]["fits"] == (said["total"] <= GPUS["T4"])
     printed = called("memory", place, "micro", "--gpu", "T4")
-    assert "not counted for a qwen2 model" in printed.stdout and "total" in printed.stdout
+    assert "A qwen2 model is counted by its own code" in printed.stdout
+
+
+def test_what_is_not_counted_is_said(called, folder):
+    place = folder(model_type="qwen2", num_attention_heads=22, num_key_value_heads=2)
+    done = called("memory", place, "--gpu", "T4", "--json", "--method", "lora8")
+    said, = json.loads(done.stdout)
+    assert said["held"] == sum(said["parts"].values()) and said["total"] is None
+    printed = called("memory", place, "micro", "--gpu", "T4", "--method", "lora8")
+    assert "of a qwen2 model on an 8-bit base are not counted" in printed.stdout
+    assert "total" in printed.stdout
+
+
+def test_grouped_queries_and_code_that_needs_values(folder):
+    shape = of_folder(folder(**GROUPED, num_hidden_layers=32))
+    few, many = (ledger(shape, Recipe(lean=True, batch=n)).total for n in (1, 2))
+    assert few < many and shape.weights == 32 * (2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14_336)
+    assert largest_batch(shape, Recipe(lean=True), "T4") >= 1
+    assert len(shape.traces) == 1  # one trace answers for each batch, sequence and rank
+    shape.config.hidden_act = "unknown"
+    with pytest.raises(NotCounted, match="does not run on tensors without memory"):
+        ledger(shape, gradient_checkpointing=False)
