@@ -158,7 +158,7 @@ def together(
               if not part.requires_grad]
     # Every process has loaded the same.
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(loss, frozen)
-    return DistributedDataParallel(loss, broadcast_buffers=False, gradient_as_bucket_view=True)
+    return DistributedDataParallel(loss, gradient_as_bucket_view=True)
 
 def is_split(model) -> bool:
     "Whether FSDP2 has split it."

@@ -15,7 +15,7 @@ ORDER = """core questions processes processor options hub show plots progress bi
 storage double_quant lora peft_families linear4bit bnb_layers qlora architectures model_files
 loading vocabulary lean prepare memory activations fits dry_run traced
 checkpointing optimizers paged templates tokenizer readers data micro models plan exam variants runs trainer
-record preflight finetune adapters several chat evaluate judges journal judge comparison
+record preflight scale finetune adapters several chat evaluate judges journal judge comparison
 harness ablations claims playground terminal cli""".split()
 
 
