@@ -16,14 +16,14 @@ from itertools import groupby
 from pathlib import Path
 
 from execnb.nbio import dict2nb
-from myst_parser.slugs import github_slugify
+from myst_parser.slugs import github_slugify, unique_slug
 from nbdev.process import NBProcessor
 from nbdev.processors import (
     clean_magics, filter_stream_, hide_, hide_line, rm_header_dash, strip_ansi,
 )
 
 from colab import is_badge, is_setup
-from editions import EDITIONS, ENGLISH, Edition
+from editions import ENGLISH, Edition
 from project import APPENDIX, PARTS, ROOT, page, part, settings, source
 from qlora_nb.core import InputError
 from readme import outside_code
@@ -232,10 +232,14 @@ def entry(node, code: str, home: str, symbols: Symbols, edition: Edition = ENGLI
 
 def relinked(markdown: str, name: str, edition: Edition = ENGLISH) -> str:
     "Links to notebooks become links to pages, links to other files lead to the repository."
+    def section(place, anchor):
+        "Links name sections as the English edition does."
+        return anchor if edition == ENGLISH else anchors(edition, place).get(anchor, anchor)
+
     def target(match):
         path, mark, anchor = match[2].partition("#")
         if not path:  # a section of this notebook, which Jupyter names as it is written
-            return f"{match[1]}#{anchor.lower()})"
+            return f"{match[1]}#{section(page(name), anchor.lower())})"
         if re.match(r"[a-z][a-z+.-]*:|/", path):
             return match[0]
         resolved = (edition.notebooks / path).resolve()
@@ -243,7 +247,7 @@ def relinked(markdown: str, name: str, edition: Edition = ENGLISH) -> str:
             raise InputError(f"{edition.language}: nbs/{name} links to {match[2]!r}, which does not exist; "
                              "give the path of a file of the repository, seen from nbs/")
         if resolved.parent == edition.notebooks and resolved.suffix == ".ipynb":
-            return f"{match[1]}{page(resolved.name)}.ipynb{mark}{anchor})"
+            return f"{match[1]}{page(resolved.name)}.ipynb{mark}{section(page(resolved.name), anchor)})"
         place = resolved.relative_to(ROOT).as_posix()
         address = source(place) if resolved.is_file() else source(place).replace("/blob/", "/tree/")
         return f"{match[1]}{address}{mark}{anchor})"
@@ -556,24 +560,25 @@ def headings(cell: dict) -> list:
 
 @cache
 def titles(edition: Edition) -> dict:
-    "Page -> heading -> the same heading in English, which gives it its address."
+    "Page -> pairs of a heading and the same heading in English, in their order."
     books = library()
-    return {page(name): dict(pair for cell, original in zip(nb["cells"], books[name]["cells"], strict=True)
-                             for pair in zip(headings(cell), headings(original), strict=True))
+    return {page(name): [pair for cell, original in zip(nb["cells"], books[name]["cells"], strict=True)
+                         for pair in zip(headings(cell), headings(original), strict=True)]
             for name, nb in library(edition).items()} | {
-                "reference": {edition.say("Library reference"): "Library reference"}}
+                "reference": [(edition.say("Library reference"), "Library reference")]}
 
 
 @cache
-def in_english() -> dict:
-    "Heading -> the same heading in English, of all pages."
-    return {heading: original for edition in EDITIONS for page in titles(edition).values()
-            for heading, original in page.items()}
-
-
-def slug(title: str) -> str:
-    "The name by which markdown links to a heading, in every edition: that of the English one."
-    return github_slugify(in_english().get(title.strip(), title))
+def anchors(edition: Edition, name: str) -> dict:
+    "The name of a page's section in English links -> its name in this edition, as MyST makes both."
+    found, ours, theirs = {}, set(), set()
+    for heading, original in titles(edition).get(name, []):
+        english, here = unique_slug(github_slugify(original), theirs), unique_slug(
+            github_slugify(heading), ours)
+        theirs.add(english)
+        ours.add(here)
+        found[english] = here
+    return found
 
 
 def build(edition: Edition = ENGLISH) -> list:

@@ -106,7 +106,7 @@ def placed(edition: Edition, site: Path, names: list, bound: bool) -> None:
     shutil.copy(DOCS / "readme" / "1.png", folder / "_static" / "cover.png")
     places = json.dumps(adapter.places(edition), ensure_ascii=False)
     (folder / "definitions.json").write_text(places, encoding="utf-8")
-    index(folder, finish.finish(folder, names, edition, drawn, bound and edition is ENGLISH))
+    index(folder, finish.finish(folder, names, edition, drawn, bound and edition == ENGLISH))
 
 
 def index(site: Path, soups: dict) -> None:

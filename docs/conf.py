@@ -44,7 +44,6 @@ nb_number_source_lines = False
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "attrs_inline", "attrs_block",
                           "deflist", "tasklist"]
 myst_heading_anchors = 4
-myst_heading_slug_func = "adapter.slug"  # one name for a section in every language
 myst_dmath_double_inline = True
 
 # Formulae leave Sphinx as TeX; docs/finish.py draws them, so that no page loads a script for them.
@@ -93,10 +92,12 @@ class EnglishAddresses(Transform):
 
     def apply(self):
         document, docname = self.document, self.document.settings.env.docname
-        originals = titles(EDITION).get(docname, {})
+        originals = list(titles(EDITION).get(docname, []))
         for section in document.findall(nodes.section):
             words = re.sub(r"^\d+ · ", "", section.next_node(nodes.title).astext().strip())
-            address = nodes.make_id(originals.get(words, ""))
+            original = next((pair for pair in originals if pair[0] == words), ("", ""))
+            originals = originals[originals.index(original) + 1:] if original[0] else originals
+            address = nodes.make_id(original[1])
             if not address or address in document.ids:
                 continue
             for old in section["ids"]:
@@ -150,11 +151,11 @@ def buttons(app, name, template, context, doctree):
     context["header_buttons"] = []
     up = "../" * EDITION.prefix.count("/")
     context["others"] = [(one.language, one.name, f"{up}{one.prefix}{name}.html")
-                         for one in EDITIONS if one is not EDITION]
+                         for one in EDITIONS if one != EDITION]
 
 
 def setup(app):
     app.add_html_math_renderer("drawn", (formula, None), (formula_block, None))
-    if EDITION is not ENGLISH:
+    if EDITION != ENGLISH:
         app.add_transform(EnglishAddresses)
     app.connect("html-page-context", buttons, priority=900)

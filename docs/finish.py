@@ -196,7 +196,7 @@ def finish(folder: Path, names: list, edition: Edition, draw, bound: bool) -> di
         ease_tables(soup)
         describe(soup, name, edition)
         (folder / f"{name}.html").write_text(str(soup), encoding="utf-8")
-    if edition is ENGLISH:  # the one that servers look for
+    if edition == ENGLISH:  # the one that servers look for
         (folder / "404.html").write_text(nowhere(parsed(folder / "index.html")), encoding="utf-8")
     words = set()
     for path in [*folder.glob("*.html"), *(folder / "_static").rglob("*.js")]:

@@ -28,7 +28,7 @@ def badges(edition: Edition) -> str:
     image = "https://colab.research.google.com/assets/colab-badge.svg"
     python = f"Python {settings()['min_python']}+"
     shield = "https://img.shields.io/badge/"
-    others = [f"[{other.name}]({other.readme})" for other in EDITIONS if other is not edition]
+    others = [f"[{other.name}]({other.readme})" for other in EDITIONS if other != edition]
     place = edition.notebooks.relative_to(ROOT / settings()["nbs_path"]) / "index.ipynb"
     return " · ".join(others) + "\n\n" + "\n".join([
         f"[![tests]({actions}/badge.svg)]({actions})",
@@ -97,7 +97,7 @@ def standalone(drawn: str) -> bytes:
 
 def readme(edition: Edition) -> dict:
     "All files that an edition's index gives: path from the root -> content."
-    folder = PICTURES + ("" if edition is EDITIONS[0] else f"/{edition.language}")
+    folder = PICTURES + ("" if edition == EDITIONS[0] else f"/{edition.language}")
     nb = NBProcessor(edition.notebooks / "index.ipynb", procs=[hide_line, filter_stream_, strip_ansi, hide_],
                      process=True).nb
     pictures, blocks = {}, []

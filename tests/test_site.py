@@ -25,6 +25,8 @@ pytestmark = pytest.mark.timeout(600)
 sys.path.insert(0, str(ROOT / "docs"))
 import adapter  # noqa: E402
 import project  # noqa: E402
+import finish  # noqa: E402
+from editions import EDITIONS, JAPANESE  # noqa: E402
 from qlora_nb import activations, fits, memory  # noqa: E402
 
 
@@ -85,7 +87,8 @@ class Tab:
         if response.status >= 400:
             self.faults.append(f"{response.status}: {response.url}")
         elif response.request.resource_type in ("document", "stylesheet", "script", "font"):
-            path = urlparse(response.url).path.removeprefix(urlparse(self.base).path) or "index.html"
+            path = urlparse(response.url).path.removeprefix(BELOW + "/")
+            path += "index.html" if path.endswith("/") or not path else ""
             if not (SITE / path).is_file():
                 return
             words = re.sub(rb"data:image/[^\"')]+", b"", (SITE / path).read_bytes())
@@ -163,7 +166,20 @@ FAINT = """() => {
 @pytest.fixture(scope="session")
 def looked(browser, base, pages) -> dict:
     "Page name -> what stands on it after its scripts have run, by day, by night and on a phone."
-    found, tab, axe = {}, Tab(browser, base, color_scheme="light"), Axe()
+    return look(Tab(browser, base, color_scheme="light"), pages)
+
+
+@pytest.fixture(scope="session")
+def looked_in_japanese(browser, base) -> dict:
+    "The same of ten pages of the Japanese edition."
+    return look(Tab(browser, base + JAPANESE.prefix, color_scheme="light", locale="ja-JP"), TEN)
+
+
+TEN = ["index", "bits", "nf4", "lora", "memory", "tokenizer", "finetune", "judges", "questions", "claims"]
+
+
+def look(tab, pages) -> dict:
+    found, axe = {}, Axe()
     # Colours are measured by FAINT, for every word; pictures and frames are not looked into.
     rules = {"resultTypes": ["violations"], "preload": False,
              "rules": {"color-contrast": {"enabled": False}}}
@@ -258,8 +274,9 @@ def test_pages_are_described_and_mapped(looked, pages):
         assert (SITE / head["og:image"].removeprefix(project.site())).is_file()
         assert len(head["description"]) <= 160
     found = ElementTree.parse(SITE / "sitemap.xml").findall(".//{*}loc")
-    mapped = {place.text.removeprefix(project.site()) or "index.html" for place in found}
-    assert mapped == {f"{name}.html" for name in pages}
+    mapped = {place.text.removeprefix(project.site()) for place in found}
+    assert mapped == {edition.prefix + ("" if name == "index" else f"{name}.html")
+                      for edition in EDITIONS for name in pages}
     assert "sitemap.xml" in (SITE / "robots.txt").read_text(encoding="utf-8")
 
 
@@ -282,7 +299,8 @@ def test_an_address_that_leads_nowhere_shows_a_page_that_leads_on(browser):
         page = tab.open("no/such/page")
         assert "no such page" in page.inner_text("article h1")
         assert page.evaluate("getComputedStyle(document.querySelector('.bd-main')).display") == "flex"
-        follow(page, "article a")
+        assert "ページが見つかりません" in page.inner_text("article [lang=ja]")
+        follow(page, "article > p a")
         assert page.url == tab.base and tab.faults == [] and tab.foreign == []
         tab.context.close()
         server.shutdown()
@@ -472,6 +490,90 @@ def test_a_link_to_an_entry_opens_it(tab):
     page.reload()
     assert page.evaluate("document.getElementById('qlora_nb.core.write_json')"
                          ".closest('details').open")
+
+
+# --- the Japanese edition ------------------------------------------------------------------------
+
+def test_japanese_pages_are_as_sound_as_the_others(looked_in_japanese):
+    for name, page in looked_in_japanese.items():
+        kinds = ("faults", "foreign", "serious", "raw", "light", "dark")
+        assert {kind: page[kind] for kind in kinds if page[kind]} == {}, name
+        assert page["width"] <= 390 and page["weight"] <= 1_000_000, name
+        assert page["head"]["og:locale"] == "ja_JP" and page["head"]["description"], name
+
+
+def test_both_editions_have_the_same_pages_sections_and_code(pages):
+    for name, book in pages.items():
+        ours, theirs = (finish.parsed(SITE / f"{prefix}{name}.html") for prefix in ("", JAPANESE.prefix))
+        assert (ours.html["lang"], theirs.html["lang"]) == ("en", "ja")
+        both = [[part["id"] for part in page.select("article section[id]")] for page in (ours, theirs)]
+        assert both[0] == both[1], name
+        assert theirs.select_one("a.switch-language")["href"] == f"../{name}.html"
+        leads = {link["hreflang"]: link["href"] for link in theirs.select("link[hreflang]")}
+        assert leads == {link["hreflang"]: link["href"] for link in ours.select("link[hreflang]")}
+        assert leads["ja"].startswith(f"{project.site()}ja/") and leads["x-default"] == leads["en"]
+        if book:
+            colab = theirs.select_one("a.open-colab")["href"]
+            assert colab.endswith(f"/{project.settings()['nbs_path']}/ja/{book.name}")
+
+
+def test_the_switch_stays_at_the_section_and_is_remembered(tab):
+    page = tab.open("blockwise")
+    section = page.locator("article section[id] section[id]").nth(2)
+    section.scroll_into_view_if_needed()
+    page.evaluate("id => document.getElementById(id).scrollIntoView()", section.get_attribute("id"))
+    name = section.get_attribute("id")
+    page.click("a.switch-language")
+    page.wait_for_url(f"{tab.base}ja/blockwise.html#{name}")
+    assert page.get_attribute("html", "lang") == "ja"
+    assert abs(page.locator(f"[id='{name}']").bounding_box()["y"]) < 200
+    page.goto(f"{tab.base}bits.html")  # a link to the English page is not turned away
+    assert page.url == f"{tab.base}bits.html" and tab.faults == []
+
+
+def test_the_first_visit_follows_the_browser_and_no_later_one_does(browser, base):
+    tab = Tab(browser, base, locale="ja-JP")
+    page = tab.open("nf4")
+    page.wait_for_url(f"{base}ja/nf4.html")
+    page.click("a.switch-language")
+    page.wait_for_url(f"{base}nf4.html")
+    assert tab.open("bits").url == f"{base}bits.html"
+    tab.context.close()
+    tab = Tab(browser, base, locale="fr-FR")
+    assert tab.open("nf4").url == f"{base}nf4.html"
+    assert tab.open("ja/nf4").url == f"{base}ja/nf4.html" and tab.faults == []
+    tab.context.close()
+
+
+@pytest.mark.parametrize("words", ["損失", "二重量子化", "量子化とは"])
+def test_search_finds_japanese_in_the_japanese_edition(tab, words):
+    page = tab.open("ja/index")
+    assert find(page, words)
+    links = page.eval_on_selector_all("#book-search .results a", "all => all.map(a => a.href)")
+    assert all(link.startswith(f"{tab.base}ja/") for link in links)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(re.escape(f"{tab.base}ja/")))
+    assert tab.faults == []
+
+
+def test_no_line_of_japanese_begins_with_a_full_stop(tab):
+    page = tab.open("ja/bits")
+    page.set_viewport_size({"width": 390, "height": 800})
+    starts = page.evaluate("""() => {
+      const found = [], range = document.createRange();
+      for (const words of document.querySelectorAll('article p')) {
+        const walker = document.createTreeWalker(words, NodeFilter.SHOW_TEXT);
+        let last = null;
+        while (walker.nextNode()) for (let i = 0; i < walker.currentNode.length; i++) {
+          range.setStart(walker.currentNode, i); range.setEnd(walker.currentNode, i + 1);
+          const box = range.getBoundingClientRect();
+          if (last !== null && box.top > last + 8) found.push(walker.currentNode.data[i]);
+          if (box.width) last = box.top;
+        }
+      }
+      return found; }""")
+    assert len(starts) > 100 and not set(starts) & set("、。，．）」』】！？ー々")
 
 
 def test_code_and_words_can_be_read_by_day_and_by_night(looked):
