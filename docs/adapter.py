@@ -239,7 +239,7 @@ def relinked(markdown: str, name: str, edition: Edition = ENGLISH) -> str:
     def target(match):
         path, mark, anchor = match[2].partition("#")
         if not path:  # a section of this notebook, which Jupyter names as it is written
-            return f"{match[1]}#{section(page(name), anchor.lower())})"
+            return f"{match[1]}#{anchor.lower()})"
         if re.match(r"[a-z][a-z+.-]*:|/", path):
             return match[0]
         resolved = (edition.notebooks / path).resolve()
@@ -251,8 +251,11 @@ def relinked(markdown: str, name: str, edition: Edition = ENGLISH) -> str:
         place = resolved.relative_to(ROOT).as_posix()
         address = source(place) if resolved.is_file() else source(place).replace("/blob/", "/tree/")
         return f"{match[1]}{address}{mark}{anchor})"
-    return outside_code(markdown, lambda words: re.sub(r"((?<!!)\[[^\]]*\]\()([^)\s]+)\)", target,
-                                                       words))
+    def change(words):
+        words = re.sub(r"((?<!!)\[[^\]]*\]\()([^)\s]+)\)", target, words)
+        return re.sub(r"\]\(#([^)\s]+)\)", lambda link: f"](#{section(page(name), link[1].lower())})", words)
+
+    return outside_code(markdown, change)
 
 
 def callouts(markdown: str) -> str:

@@ -19,7 +19,7 @@ import json
 import re
 import sys
 import tokenize
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,13 +39,15 @@ MADE = ("<!-- start -->", "<!-- chapters -->", "# The map, from the notebooks")
 # Calls and keywords whose strings are read, even those of one word; and those whose never are.
 SHOWN = {"print", "title", "suptitle", "set_title", "set_xlabel", "set_ylabel", "text", "annotate",
          "xlabel", "ylabel", "zlabel", "label", "box", "arrow", "Drawing", "Slider", "rename_axis",
-         "xticklabels", "yticklabels", "labels"}
+         "xticklabels", "yticklabels", "labels",
+         "read_claims"}
 UNSEEN = {"loc", "textcoords", "contains", "test_eq", "test_fail", "encode", "write_text", "search",
           "sub", "findall", "match", "split", "partition", "replace", "suffixes", "cell", "ja",
           "TemplateProcessing", "color", "tokenizer", "run", "run_line_magic", "filterwarnings"}
 CODE = re.compile(r"(^(?:```|~~~)[^\n]*\n.*?^(?:```|~~~)[^\n]*$|(?<!`)(`+)(?!`)[^\n]*?(?<!`)\2(?!`))",
                   flags=re.M | re.S)
 FORMULA = re.compile(r"(?<![\\$])(\$\$.+?\$\$|\$(?=\S)[^$\n]+?(?<=\S)\$(?!\d))", flags=re.S)
+EXPORT, SHARED = r"^#\|\s*exports?\b", -1
 LITERAL = re.compile(r"""([rRbBfFuU]{0,2})(\"{3}|'{3}|"|')((?:\\.|.)*?)\2""", flags=re.S)
 ESCAPED = {"n": "\n", "t": "\t", '"': '"', "'": "'", "\\": "\\", "\n": ""}
 # Words of one letter case that a call takes by position: colours, and places of a text.
@@ -98,7 +100,7 @@ def messages(cell: dict, counts: Counter) -> list:
     except SyntaxError:  # magics
         return []
     found = [*labels(text), *comments(text), *docstrings(text, tree)]
-    if not re.search(r"^#\|\s*exports?\b", text, flags=re.M):
+    if not re.search(EXPORT, text, flags=re.M):
         found += strings(text, tree, counts)
     return sorted((message for message in found if words(message.text)), key=lambda m: m.start)
 
@@ -169,22 +171,23 @@ def strings(text: str, tree: ast.AST, counts: Counter) -> Iterator[Message]:
     skipped = {id(place) for node in ast.walk(tree) if (place := docstring(node))}
 
     def visit(node: ast.AST, shown: bool) -> Iterator[ast.AST]:
-        if isinstance(node, ast.Assert | ast.Import | ast.ImportFrom) or id(node) in skipped:
+        if isinstance(node, ast.Import | ast.ImportFrom) or id(node) in skipped:
+            return
+        if isinstance(node, ast.Assert | ast.Subscript) or isinstance(node, ast.Call) and called(
+                node) in UNSEEN:
+            yield from filter(shared, ast.walk(node))
+            if isinstance(node, ast.Subscript):
+                yield from visit(node.value, shown)
             return
         if isinstance(node, ast.Constant | ast.JoinedStr):
-            if readable(node, shown, counts):
+            if readable(node, shown, counts) or shared(node):
                 yield node
             if isinstance(node, ast.Constant):
                 return
         if isinstance(node, ast.Compare | ast.FormattedValue):  # looked for, not shown
             shown = False
-        if isinstance(node, ast.Subscript):
-            yield from visit(node.value, shown)
-            return
         if isinstance(node, ast.Call):
-            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            if name in UNSEEN:
-                return
+            name = called(node)
             yield from visit(node.func, shown)
             for argument in node.args:
                 yield from visit(argument, shown or name in SHOWN)
@@ -197,13 +200,22 @@ def strings(text: str, tree: ast.AST, counts: Counter) -> Iterator[Message]:
             if not isinstance(node, ast.JoinedStr) or isinstance(child, ast.FormattedValue):
                 yield from visit(child, shown)
 
-    found = list(visit(tree, False))
+    def shared(node: ast.AST) -> bool:
+        return isinstance(node, ast.Constant) and isinstance(node.value, str) \
+            and counts[node.value] == SHARED
+
+    found = list({id(node): node for node in visit(tree, False)}.values())
     inner = {id(child) for node in found if isinstance(node, ast.JoinedStr)
              for child in ast.walk(node) if child is not node}
     for node in found:
         if id(node) not in inner:  # a string in another's placeholder stays as it is
             start, end = span(text, node)
             yield Message(STRING, template(text[start:end]), start, end)
+
+
+def called(node: ast.Call) -> str:
+    "The last name of what is called."
+    return getattr(node.func, "attr", getattr(node.func, "id", ""))
 
 
 def readable(node: ast.AST, shown: bool, counts: Counter) -> bool:
@@ -241,15 +253,28 @@ def template(written: str) -> str:
 
 
 def literals(nb: dict) -> Counter:
-    "How often each string occurs in a notebook's code."
+    """How often each string occurs in a notebook's code.
+
+    One that is shown somewhere and used elsewhere, but not by the library, is counted as SHARED:
+    such a name of a column or a row is translated wherever it occurs, so that it is still found.
+    """
     counts: Counter = Counter()
+    exported, shown = set(), set()
     for cell in nb["cells"]:
         try:
             tree = ast.parse(source(cell)) if cell["cell_type"] == "code" else ast.Module([], [])
         except SyntaxError:
             continue
-        counts.update(node.value for node in ast.walk(tree)
-                      if isinstance(node, ast.Constant) and isinstance(node.value, str))
+        found = [node.value for node in ast.walk(tree)
+                 if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        counts.update(found)
+        if re.search(EXPORT, source(cell), flags=re.M):
+            exported.update(found)
+        elif translated(cell):
+            shown |= {message.text for message in strings(source(cell), tree, defaultdict(lambda: 1))}
+    for text in shown - exported:
+        if counts[text] > 1 and " " in text.strip() and len(words(text)) > 1:
+            counts[text] = SHARED
     return counts
 
 
@@ -438,6 +463,11 @@ def check() -> list:
             else:
                 wrong += [f"{place}: {message.kind} {start!r}: {fault}"
                           for fault in faults(message.kind, key[1], entry.msgstr)]
+        said = {}
+        for (_, text), entry in entries.items():
+            if counts[text] == SHARED and said.setdefault(text, entry.msgstr) != entry.msgstr:
+                wrong.append(f"docs/ja/{name}.po: {text!r}, which one cell shows and another looks up, "
+                             f"is {said[text]!r} and {entry.msgstr!r}")
         wrong += [f"docs/ja/{name}.po, cell {context}: {text[:50]!r} is in no cell any more"
                   for context, text in entries.keys() - wanted.keys()]
         for cell in nb["cells"]:
