@@ -2,7 +2,7 @@
 
     python docs/catalogue.py extract     take what is new or changed in nbs/ into docs/ja/*.po
     python docs/catalogue.py check       say what is missing, stale or broken; exit with 1 if anything is
-    python docs/catalogue.py build       write nbs/ja/*.ipynb
+    python docs/catalogue.py build       write nbs/ja/*.ipynb and qlora_nb/data/ja.json
 
 A message is what is read in one piece: a markdown cell, and of a code cell each comment, docstring,
 label of a fold and string that is shown. Its context (msgctxt) is the cell's id. Where an English
@@ -27,6 +27,7 @@ from pathlib import Path
 import polib
 
 import colab
+import command
 import route
 from editions import JAPANESE, WORDS, said
 from project import notebooks, page
@@ -345,7 +346,8 @@ def extract() -> None:
         name = page(path.name)
         store(CATALOGUES / f"{name}.po", str(extracted(nb, catalogue(name))) + "\n")
     store(WORDS, str(site_words()) + "\n")
-    names = {page(path.name) for path in notebooks()} | {WORDS.stem}
+    command.extract()
+    names = {page(path.name) for path in notebooks()} | {WORDS.stem, command.CATALOGUE.stem}
     for path in CATALOGUES.glob("*.po"):
         if path.stem not in names:
             path.unlink()
@@ -447,7 +449,7 @@ def formatted(text: str) -> ast.AST | None:
 def check() -> list:
     "Sentences on everything that keeps the Japanese edition from being whole."
     wrong = [f"docs/ja/{WORDS.name}: {entry.msgid!r} has no translation of today"
-             for entry in site_words() if not entry.msgstr or entry.fuzzy]
+             for entry in site_words() if not entry.msgstr or entry.fuzzy] + command.check()
     for path in notebooks():
         nb, name = json.loads(path.read_text(encoding="utf-8")), page(path.name)
         entries, counts = known(catalogue(name)), literals(nb)
@@ -590,6 +592,7 @@ def build() -> list:
         if path.name not in names:
             path.unlink()
     route.fill(JAPANESE)
+    command.build()
     return sentences
 
 

@@ -31,6 +31,9 @@ from rich.table import Table
 from . import __version__
 from .core import InputError, read_json, unknown_name
 from .activations import LEAN, Ledger, ledger
+from qlora_nb.language import (
+    LANGUAGES, InLanguage, both, language, locale_language, speaking, take_language,
+)
 from qlora_nb.fits import (
     GPUS, NotCounted, fits, held_parts, largest_batch, largest_sequence, usable_bytes,
 )
@@ -155,7 +158,7 @@ def _finetune(typed: Typed, console: Console) -> int | None:
     check_places(options)
     check_processes(options.processes, options.shard)
     if (options.processes or 1) > world_size() and not typed.flags.dry_run:
-        return launch(["qlora_nb", "finetune", *typed.arguments], options.processes or 1)
+        return launch(["qlora_nb", "finetune", "--lang", language(), *typed.arguments], options.processes or 1)
     _quieten()
     if typed.flags.dry_run:
         _show_plan(options, console)
@@ -792,6 +795,8 @@ def make_parser(
     group = parser.add_argument_group("every command")
     group.add_argument("--config", metavar="FILE",
                        help="a JSON file with options, as run.json; those that are typed win")
+    group.add_argument("--lang", metavar="{" + ",".join(LANGUAGES) + "}",
+                       help="the language of what is said (default: that of the locale)")
     for names, text in [(("-q", "--quiet"), "say only what was asked for"),
                         (("-v", "--verbose"), "let the libraries speak, too"),
                         (("--debug",), "show the traceback of an error"),
@@ -1019,16 +1024,27 @@ def main(
         exit status: 0 done, 2 wrong input, 130 interrupted
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        asked, arguments = take_language(arguments)
+    except InputError as error:
+        with speaking(locale_language()):
+            _tell(str(error))
+        return 2
     command = arguments[0] if arguments else "--help"
-    with patient_streams(lasting=command != "chat") as out:
+    with speaking(asked or locale_language()), patient_streams(lasting=command != "chat") as out:
         status = _status(command, arguments)
         with suppress(BrokenPipeError):
             out.flush()
         if out.lost and out.lost.errno not in (errno.EPIPE, errno.EIO):
-            reason = f"standard output cannot be written ({out.lost.strerror})"
-            print(f"qlora-nb: {reason}; what the command made is whole", file=sys.stderr)
+            _tell(f"standard output cannot be written ({out.lost.strerror}); what the command made "
+                  "is whole")
             return status or (0 if command in ("finetune", "merge", "push") else 2)
         return status
+
+def _tell(sentence: str) -> None:
+    "Say on standard error what is wrong: in Japanese first, if that is spoken, then in English."
+    for line in both(sentence):
+        print(f"qlora-nb: {line}", file=sys.stderr)
 
 def _status(command: str, arguments: list[str]) -> int:
     "Run a command; whatever is wrong with what was given becomes one sentence."
@@ -1042,14 +1058,14 @@ def _status(command: str, arguments: list[str]) -> int:
         if not may_speak():
             return 2
         place = answer_to(error)
-        who = "" if is_main() else f"process {rank()}: "
-        print(f"qlora-nb: {who}{error}" + (f"; see {place}" if place else ""), file=sys.stderr)
+        said = f"{error}; see {place}" if place else str(error)
+        _tell(said if is_main() else f"process {rank()}: {said}")
         return 2
     except BrokenPipeError:  # the reader has seen enough
         return 0
     except KeyboardInterrupt as stop:  # a fine-tune says whether there is something to go on with
         if is_main() and STARTED not in os.environ:  # else who has started this one says it
-            print("; ".join(filter(None, ["qlora-nb: stopped", str(stop)])), file=sys.stderr)
+            _tell(f"stopped; {stop}" if str(stop) else "stopped")
         return 130
     except Exception as error:  # of a library: a known one is answered on the site
         if lost_another(error) and "--debug" not in arguments:
@@ -1058,14 +1074,14 @@ def _status(command: str, arguments: list[str]) -> int:
         if place is None or "--debug" in arguments:
             raise
         said = str(error).strip().splitlines()[0]
-        print(f"qlora-nb: {said}; see {place}, or --debug for the traceback", file=sys.stderr)
+        _tell(f"{said}; see {place}, or --debug for the traceback")
         return 2
 
 def _lost() -> int:
     "The status of a process whose neighbour has gone; one that torchrun has started says so."
     if STARTED not in os.environ and may_speak():
-        print("qlora-nb: another process of the run has ended, and all end with it; what was saved "
-              "before is whole: go on with --resume", file=sys.stderr)
+        _tell("another process of the run has ended, and all end with it; what was saved before is "
+              "whole: go on with --resume")
     return LOST
 
 def _run(command: str, arguments: list[str]) -> int:
@@ -1099,7 +1115,9 @@ def _speak(flags: argparse.Namespace) -> None:
     level = logging.INFO if flags.verbose else logging.WARNING
     if flags.quiet:
         os.environ["TQDM_DISABLE"] = "1"  # tqdm reads it when it is imported
-    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=level, force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(InLanguage("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=level, force=True)
     told = logging.WARNING if flags.quiet or not is_main() else logging.INFO
     logging.getLogger("qlora_nb").setLevel(told)
     # bitsandbytes tries an optional kernel package and reports that it is absent.

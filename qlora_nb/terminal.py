@@ -15,6 +15,7 @@ from pathlib import Path
 
 from .chat import Conversation, Speaker, load_speakers
 from .core import InputError, unknown_name, write_json
+from .language import both
 from .options import ChatOptions, as_text
 
 # %% ../nbs/a_terminal.ipynb #fde4657e
@@ -80,7 +81,8 @@ class Terminal:
                 elif line:
                     self.answer(line)
             except InputError as error:
-                print(f"qlora-nb: {error}", file=sys.stderr, flush=True)
+                for said in both(str(error)):
+                    print(f"qlora-nb: {said}", file=sys.stderr, flush=True)
             except KeyboardInterrupt:
                 print("\n(Ctrl-D or /quit ends the chat)")
 

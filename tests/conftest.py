@@ -1,5 +1,6 @@
 """What several test files need: the command line as a real process, small data, a browser."""
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from qlora_nb.cli import main
 from qlora_nb.micro import micro_folder
 
+os.environ["QLORA_NB_LANG"] = "en"  # whatever the locale of who runs the tests
 COMMAND = [str(Path(sys.executable).with_name("qlora-nb"))]
 
 

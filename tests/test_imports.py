@@ -11,7 +11,7 @@ import qlora_nb
 
 PACKAGE = Path(qlora_nb.__file__).parent
 # From the ground up; a module may import those before it.
-ORDER = """core questions processes processor options hub show plots progress bits minifloat nf4 kernels blockwise
+ORDER = """core language questions processes processor options hub show plots progress bits minifloat nf4 kernels blockwise
 storage double_quant lora peft_families linear4bit bnb_layers qlora architectures model_files
 loading vocabulary lean prepare memory activations fits dry_run traced
 checkpointing optimizers paged templates tokenizer readers data micro models plan exam variants runs trainer

@@ -1,0 +1,378 @@
+"""What the command line says, for docs/catalogue.py: found in qlora_nb/*.py, translated in docs/ja/command.po.
+
+Found are the sentences of errors, the lines of the log, the help texts of options, and what goes
+through `spoken` and `all_spoken` of `qlora_nb.language`. An f-string becomes a template: `{name}` stands for
+what was put in. What can stand there and is language itself, as the hint behind a semicolon, is a
+message of its own. The package reads `qlora_nb/data/ja.json`, which is made from the catalogue.
+"""
+import ast
+import difflib
+import json
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import polib
+
+from project import ROOT
+from qlora_nb.core import whole_file
+
+PACKAGE = ROOT / "qlora_nb"
+CATALOGUE = ROOT / "docs" / "ja" / "command.po"
+WORDS = PACKAGE / "data" / "ja.json"
+# Recognized as a whole; recognized within another sentence; asked for by `spoken`.
+SENTENCE, PART, TEXT = "sentence", "part", "text"
+# What argparse says after the name of an option.
+ARGPARSE = ["expected one argument", "expected at least one argument",
+            "ignored explicit argument {value}", "not allowed with argument {option}"]
+# Calls with other sentences of errors: the places and names of their arguments that are language.
+SAYING = {"saving": (0, 1, "then")}
+PLACE = re.compile(r"(?<!\{)\{(\w+)\}(?!\})")
+
+
+class Module:
+    "A module's syntax tree, and the sentences in it."
+
+    def __init__(self, path: Path, errors: set):
+        self.path, self.errors = path, errors
+        self.tree = ast.parse(path.read_text(encoding="utf-8"))
+        self.parts: dict = {}  # fragments: text -> None
+        self.seen: set = set()
+        self.open: list = []  # names that are being looked up
+
+    @cached_property
+    def constants(self) -> dict:
+        "Name -> expression, of what is assigned outside of functions."
+        return {target.id: node.value for node in self.tree.body if isinstance(node, ast.Assign | ast.AnnAssign)
+                for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+                if isinstance(target, ast.Name) and node.value is not None}
+
+    @cached_property
+    def functions(self) -> dict:
+        return {node.name: node for node in ast.walk(self.tree) if isinstance(node, ast.FunctionDef)}
+
+    def calls(self) -> Iterator[tuple]:
+        "Each call with the functions around it, the inner one first."
+        def visit(node, around):
+            if isinstance(node, ast.FunctionDef | ast.Lambda):
+                around = (node, *around)
+            if isinstance(node, ast.Call):
+                yield node, around
+            for child in ast.iter_child_nodes(node):
+                yield from visit(child, around)
+        yield from visit(self.tree, ())
+
+    def found(self) -> Iterator[tuple]:
+        "Pairs of a kind and a message."
+        for call, around in self.calls():
+            name = getattr(call.func, "id", getattr(call.func, "attr", ""))
+            given = {pair.arg: pair.value for pair in call.keywords}
+            if name in {*self.errors, "_tell"} and call.args:
+                for text in self.texts(call.args[0], around):
+                    yield SENTENCE, text
+            elif name == "unknown_name" and call.args:
+                for kind in self.texts(call.args[0], around):
+                    yield SENTENCE, f"unknown {kind} {{name}}; {{hint}}"
+            elif name in SAYING:
+                for place in SAYING[name]:
+                    part = given.get(place) if isinstance(place, str) else \
+                        call.args[place] if place < len(call.args) else None
+                    if part is not None:
+                        self.fragments(part, around)
+            elif isinstance(call.func, ast.Attribute) and getattr(call.func.value, "id", "") == "log" \
+                    and call.args and name in ("info", "warning"):
+                if isinstance(call.args[0], ast.Constant):
+                    yield SENTENCE, logged(call)
+                else:
+                    self.fragments(call.args[0], around)
+            elif name in ("spoken", "all_spoken"):
+                for argument in call.args:
+                    for text in self.texts(argument, around):
+                        yield TEXT, text
+            elif name == "_option" and self.path.stem == "options":
+                for part in [*call.args[1:2], *(given[n] for n in ("group", "off") if n in given)]:
+                    yield TEXT, part.value
+            elif name == "Command" and self.path.stem == "cli" and len(call.args) > 2:
+                yield TEXT, call.args[2].value
+        for text in self.parts:
+            yield PART, text
+
+    def texts(self, node: ast.AST, around: tuple) -> list:
+        "The templates that an expression can be; [] where it is nothing written here."
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            return [braced(node.value)]
+        if isinstance(node, ast.JoinedStr):
+            return [self.template(node, around)]
+        if isinstance(node, ast.IfExp):
+            return self.texts(node.body, around) + self.texts(node.orelse, around)
+        if isinstance(node, ast.BoolOp):
+            return [text for value in node.values for text in self.texts(value, around)]
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            return [a + b for a in self.texts(node.left, around) or ["{more}"]
+                    for b in self.texts(node.right, around) or ["{more}"]]
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):  # a text or none
+            return self.texts(node.left, around)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "format":
+            return [filled(text, [self.texts(argument, around)[0] if isinstance(
+                        argument, ast.Constant | ast.JoinedStr) else f"{{{named(argument)}}}"
+                        for argument in node.args]) for text in self.texts(node.func.value, around)]
+        if isinstance(node, ast.Name) and node.id not in self.open:  # a name may be made of itself
+            self.open.append(node.id)
+            found = [text for value in self.values(node.id, around) for text in self.texts(value, around)]
+            self.open.pop()
+            return found
+        return []
+
+    def values(self, name: str, around: tuple) -> list:
+        "The expressions that a name may stand for."
+        found: list = []
+        for function in around:
+            for node in ast.walk(function):
+                if isinstance(node, ast.Assign):
+                    for target in node.targets:
+                        if isinstance(target, ast.Name) and target.id == name:
+                            found.append(node.value)
+                        elif isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                            found += [value for one, value in zip(target.elts, node.value.elts)
+                                      if isinstance(one, ast.Name) and one.id == name]
+                        elif isinstance(target, ast.Tuple) and isinstance(node.value, ast.IfExp):
+                            for side in (node.value.body, node.value.orelse):
+                                found += [value for one, value in zip(target.elts, getattr(side, "elts", []))
+                                          if isinstance(one, ast.Name) and one.id == name]
+                elif isinstance(node, ast.AugAssign | ast.NamedExpr | ast.AnnAssign) \
+                        and isinstance(node.target, ast.Name) and node.target.id == name and node.value:
+                    found.append(node.value)
+                elif isinstance(node, ast.For | ast.comprehension):
+                    rows = node.iter.elts if isinstance(node.iter, ast.List | ast.Tuple) else []
+                    for row in rows:
+                        if isinstance(node.target, ast.Name) and node.target.id == name:
+                            found.append(row)
+                        elif isinstance(node.target, ast.Tuple) and isinstance(row, ast.Tuple):
+                            found += [value for one, value in zip(node.target.elts, row.elts)
+                                      if isinstance(one, ast.Name) and one.id == name]
+        return found or [self.constants[name]] if found or name in self.constants else []
+
+    def template(self, node: ast.JoinedStr, around: tuple) -> str:
+        "An f-string with names in its braces; what can stand there becomes fragments."
+        said, names = [], {}
+        for part in node.values:
+            if isinstance(part, ast.Constant):
+                said.append(braced(part.value))
+                continue
+            value = part.value
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                said.append(braced(value.value))
+            elif isinstance(value, ast.Name) and isinstance(self.constants.get(value.id), ast.Constant) \
+                    and len(str(self.constants[value.id].value)) < 60:
+                said.append(braced(str(self.constants[value.id].value)))
+            else:
+                key = ast.unparse(value)
+                if key not in names:
+                    plain, number = named(value), 2
+                    name = plain
+                    while name in names.values():
+                        name, number = f"{plain}{number}", number + 1
+                    names[key] = name
+                said.append(f"{{{names[key]}}}")
+                self.fragments(value, around)
+        return "".join(said)
+
+    def fragments(self, node: ast.AST, around: tuple) -> None:
+        "Take in the texts that are language among what an expression can be."
+        if (node, around) in self.seen:
+            return
+        self.seen.add((node, around))
+        if isinstance(node, ast.Constant | ast.JoinedStr | ast.IfExp | ast.BoolOp | ast.BinOp):
+            for text in self.texts(node, around):
+                self.take(text)
+            for child in ast.iter_child_nodes(node):
+                if isinstance(node, ast.BoolOp | ast.IfExp) and child is not getattr(node, "test", None):
+                    self.fragments(child, around)
+        elif isinstance(node, ast.Name):
+            for value in self.values(node.id, around):
+                self.fragments(value, around)
+        elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
+            value = self.constants.get(node.value.id)
+            for one in value.values if isinstance(value, ast.Dict) else []:
+                self.fragments(one, around)
+        elif isinstance(node, ast.Call):
+            name = getattr(node.func, "id", "")
+            if name in self.functions:
+                function = self.functions[name]
+                for inner in ast.walk(function):
+                    if isinstance(inner, ast.Return | ast.Yield) and inner.value is not None:
+                        self.fragments(inner.value, (function,))
+            elif isinstance(node.func, ast.Attribute) and node.func.attr == "format":
+                for text in self.texts(node, around):
+                    self.take(text)
+            elif isinstance(node.func, ast.Attribute) and node.func.attr == "join" and node.args:
+                self.fragments(node.args[0], around)
+        elif isinstance(node, ast.List | ast.Tuple):
+            for one in node.elts:
+                self.fragments(one, around)
+        elif isinstance(node, ast.ListComp | ast.GeneratorExp):
+            self.fragments(node.elt, around)
+
+    def take(self, text: str) -> None:
+        "A fragment, if it is of two words, or of one and what stands with it."
+        words = len(re.findall(r"[A-Za-z]{2,}", PLACE.sub(" ", text)))
+        if " " in text and (words > 1 or words and PLACE.search(text)):
+            self.parts[text] = None
+
+
+def braced(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def filled(text: str, given: list) -> str:
+    "A text with {} in it, after `str.format`; its braces are doubled already."
+    for one in given:
+        text = text.replace("{{}}", one, 1)
+    return text
+
+
+def named(node: ast.AST) -> str:
+    "A short name for what stands in braces; lists say how they are joined."
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "join" \
+            and isinstance(node.func.value, ast.Constant) and node.args:
+        link = re.search(r"\b(and|or)\b", str(node.func.value.value))
+        return named(node.args[0]) + (f"_{link[1]}" if link else "")
+    if isinstance(node, ast.Call):
+        parts = [*node.args, node.func] if not isinstance(node.func, ast.Attribute) else \
+            [node.func.value, *node.args]
+        if isinstance(node.func, ast.Name) and node.func.id.startswith("_"):
+            return node.func.id.strip("_")
+        return next((name for part in parts if (name := named(part)) != "value"), "value")
+    if isinstance(node, ast.Attribute):
+        return node.attr if not node.attr.startswith("__") else named(node.value)
+    if isinstance(node, ast.Name):
+        return node.id.strip("_").lower()
+    if isinstance(node, ast.Subscript):
+        key = node.slice.value if isinstance(node.slice, ast.Constant) else ""
+        return key if isinstance(key, str) and key.isidentifier() else named(node.value)
+    if isinstance(node, ast.IfExp):
+        return "more"
+    for child in ast.iter_child_nodes(node):
+        if (name := named(child)) != "value":
+            return name
+    return "value"
+
+
+def logged(call: ast.Call) -> str:
+    "A line of the log, with names in the place of %s."
+    names = iter(call.args[1:])
+    used: list = []
+
+    def name(match):
+        if match[0] == "%%":
+            return "%"
+        plain, number = named(next(names)), 2
+        one = plain
+        while one in used:
+            one, number = f"{plain}{number}", number + 1
+        used.append(one)
+        return f"{{{one}}}"
+    return re.sub(r"%(?:%|[\d.]*[sdfrg])", name, braced(call.args[0].value))
+
+
+def messages() -> dict:
+    "English -> kinds, of all that the command line says."
+    paths = sorted(path for path in PACKAGE.glob("*.py") if not path.name.startswith("_"))
+    errors, trees = {"InputError", "KeyboardInterrupt"}, [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
+    for tree in trees:
+        errors |= {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
+                   and any(getattr(base, "id", "") in errors for base in node.bases)}
+    found = {text: [PART] for text in ARGPARSE}
+    for path in paths:
+        for kind, text in Module(path, errors).found():
+            if re.search(r"[A-Za-z]{2,}", PLACE.sub(" ", text)):
+                kinds = found.setdefault(text, [])
+                kinds += [kind] if kind not in kinds else []
+    return {text: ", ".join(sorted(kinds)) for text, kinds in found.items()}
+
+
+# --- the catalogue -------------------------------------------------------------------------------
+
+def catalogue() -> polib.POFile:
+    if CATALOGUE.exists():
+        return polib.pofile(str(CATALOGUE), wrapwidth=10**6)
+    empty = polib.POFile(wrapwidth=10**6)
+    empty.metadata = {"Content-Type": "text/plain; charset=utf-8", "Language": "ja"}
+    return empty
+
+
+def extracted(old: polib.POFile) -> polib.POFile:
+    "Today's messages, with the translations of `old`; a changed text's one is fuzzy."
+    before = {entry.msgid: entry for entry in old if not entry.obsolete}
+    entries = {}
+    for text, kind in messages().items():
+        entries[text] = before.pop(text, None) or polib.POEntry(msgid=text)
+        entries[text].comment = kind
+    for text, entry in entries.items():
+        near = difflib.get_close_matches(text, before, n=1, cutoff=0.7) if not entry.msgstr else []
+        if near and before[near[0]].msgstr:
+            former = before.pop(near[0])
+            entry.msgstr, entry.previous_msgid = former.msgstr, former.previous_msgid or near[0]
+            entry.flags = ["fuzzy"]
+    fresh = polib.POFile(wrapwidth=10**6)
+    fresh.metadata = old.metadata
+    fresh.extend(entries.values())
+    return fresh
+
+
+def faults(entry: polib.POEntry) -> list:
+    "What keeps a translation from being used."
+    said = [sorted(set(PLACE.findall(text))) for text in (entry.msgid, entry.msgstr)]
+    found = [] if said[0] == said[1] else [f"placeholders differ: {said[0]} became {said[1]}"]
+    try:
+        entry.msgstr.format(**dict.fromkeys(said[1], ""))
+    except (ValueError, KeyError, IndexError) as error:
+        found.append(f"braces: {error!r}")
+    options = [set(re.findall(r"--[a-z][a-z0-9-]*", text)) for text in (entry.msgid, entry.msgstr)]
+    if options[0] != options[1]:
+        found.append(f"options: {sorted(options[0])} became {sorted(options[1])}")
+    return found
+
+
+def check() -> list:
+    "Sentences on what is missing, stale or broken."
+    place, wrong = f"docs/ja/{CATALOGUE.name}", []
+    entries = {entry.msgid: entry for entry in catalogue() if not entry.obsolete}
+    wanted = messages()
+    for text in wanted:
+        start, entry = repr(text[:60]), entries.get(text)
+        if entry is None or not entry.msgstr:
+            wrong.append(f"{place}: {start} has no translation")
+        elif entry.fuzzy:
+            wrong.append(f"{place}: {start} has changed since it was translated")
+        else:
+            wrong += [f"{place}: {start}: {fault}" for fault in faults(entry)]
+    wrong += [f"{place}: {text[:60]!r} is said nowhere any more" for text in entries if text not in wanted]
+    if not WORDS.exists() or WORDS.read_text(encoding="utf-8") != data():
+        wrong.append(f"{WORDS.relative_to(ROOT)} is not what {place} says; run python docs/catalogue.py build")
+    return wrong
+
+
+def data() -> str:
+    "What the package reads, as JSON: kind -> English -> Japanese."
+    said: dict = {SENTENCE: {}, PART: {}, TEXT: {}}
+    for entry in catalogue():
+        if entry.msgstr and not entry.fuzzy and not entry.obsolete:
+            for kind in entry.comment.split(", "):
+                said[kind][entry.msgid] = entry.msgstr
+    return json.dumps(said, ensure_ascii=False, indent=0, sort_keys=True) + "\n"
+
+
+def extract() -> None:
+    store(CATALOGUE, str(extracted(catalogue())) + "\n")
+
+
+def build() -> None:
+    store(WORDS, data())
+
+
+def store(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        with whole_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,118 @@
+"""The command line in Japanese: which language, errors in both, and nothing left in English."""
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from qlora_nb.cli import main
+from qlora_nb.language import both, locale_language, speaking, take_language, translate
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
+import command as catalogue  # noqa: E402
+
+WIDE = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]")
+
+
+@pytest.mark.parametrize("environment, expected", [
+    ({}, "en"), ({"LANG": "ja_JP.UTF-8"}, "ja"), ({"LANG": "ja"}, "ja"), ({"LANG": "C.UTF-8"}, "en"),
+    ({"LANG": "ja_JP.UTF-8", "LC_ALL": "C.UTF-8"}, "en"), ({"LC_MESSAGES": "ja_JP.eucJP"}, "ja"),
+    ({"LC_ALL": "", "LC_MESSAGES": "", "LANG": "ja_JP"}, "ja"), ({"LC_ALL": "ja_JP.UTF-8"}, "ja"),
+    ({"QLORA_NB_LANG": "ja", "LC_ALL": "en_US.UTF-8"}, "ja"), ({"QLORA_NB_LANG": "en", "LANG": "ja_JP"}, "en"),
+    ({"QLORA_NB_LANG": "", "LANG": "ja_JP"}, "ja"), ({"LANG": "jam_JM"}, "en"), ({"LANG": "POSIX"}, "en"),
+])
+def test_which_language(environment, expected):
+    assert locale_language(environment) == expected
+
+
+@pytest.mark.parametrize("line, expected", [
+    ("--lang ja finetune", ("ja", "finetune")), ("finetune --lang=ja --rank 4", ("ja", "finetune --rank 4")),
+    ("memory micro --lang en", ("en", "memory micro")), ("generate -- --lang", (None, "generate -- --lang")),
+    ("--lang ja --lang en runs", ("en", "runs")),
+])
+def test_what_lang_says(line, expected):
+    found, rest = take_language(line.split())
+    assert (found, " ".join(rest)) == expected
+
+
+ERRORS = [
+    ("finetun", "'finetun'というコマンドはありません。finetuneのことですか。"),
+    ("finetune --rank 0", "--rankに0が指定されています。1以上にしてください。"),
+    ("finetune --lr 1e-4", "--learning-rateのことですか。"),
+    ("finetune --rank", "値を1つ指定してください"),
+    ("finetune --quantization nf5", "--quantizationに'nf5'という値はありません。nf4"),
+    ("finetune extra words", "余分な引数'extra'"),
+    ("finetune --data missing.jsonl", "ファイルmissing.jsonlがありません。"),
+    ("finetune --init pissa", "最大の方向を取り出すもの"),
+    ("finetune --resume --overwrite", "同時に指定できません"),
+    ("memory micro --gpu T5", "'T5'というGPUは登録されていません。T4"),
+    ("push runs/micro", "例: qlora-nb push runs/micro owner/name"),
+    ("generate --adapter ./nowhere question", "./nowhereにadapter_config.jsonがありません。"),
+    ("--lang fr finetune", "'fr'という言語はありません。使えるのはen, jaです"),
+]
+
+
+@pytest.mark.parametrize("line, japanese", ERRORS)
+def test_an_error_is_japanese_and_under_it_english(line, japanese, called, monkeypatch):
+    english = called(*line.split())
+    monkeypatch.setenv("QLORA_NB_LANG", "ja")
+    done = called(*line.split())
+    first, *rest = done.stderr.splitlines(keepends=True)
+    assert done.returncode == english.returncode == 2 and not WIDE.search(english.stderr)
+    assert japanese in first, first
+    assert "".join(rest) == english.stderr  # to the byte
+
+
+def test_a_sentence_of_others_is_printed_once():
+    with speaking("ja"):
+        assert both("no kernel image is available for execution on the device") == [
+            "no kernel image is available for execution on the device"]
+
+
+def test_the_catalogue_has_every_sentence_of_errors():
+    lost = [text for text, kinds in catalogue.messages().items() if "text" not in kinds]
+    said = {entry.msgid for entry in catalogue.catalogue() if entry.msgstr and not entry.fuzzy}
+    assert not set(lost) - said
+
+
+def test_a_missing_a_stale_and_a_broken_message_are_found(tmp_path, monkeypatch):
+    po = catalogue.catalogue()
+    first, second, third = [entry for entry in po if "{" in entry.msgid][:3]
+    first.msgstr, second.flags, third.msgstr = "", ["fuzzy"], "何もない"
+    po.append(type(first)(msgid="said by nobody", msgstr="誰も言わない", comment="text"))
+    monkeypatch.setattr(catalogue, "CATALOGUE", tmp_path / "command.po")
+    catalogue.store(catalogue.CATALOGUE, str(po))
+    wrong = "\n".join(catalogue.check())
+    for words in ("no translation", "has changed", "placeholders differ", "said nowhere", "ja.json is not"):
+        assert words in wrong, wrong
+
+
+def test_every_template_is_found_from_an_instance_of_itself():
+    words = json.loads(catalogue.WORDS.read_text(encoding="utf-8"))
+    assert len(words["sentence"]) > 350 and len(words["part"]) > 80
+    for kind in ("sentence", "part"):
+        for english, japanese in words[kind].items():
+            names = catalogue.PLACE.findall(english)
+            values = {name: f", X{number}" if f"}}{{{name}}}" in english else f"X{number}"
+                      for number, name in enumerate(names)}
+            assert translate(english.format(**values), kind) == japanese.format(**values), english
+
+
+def test_values_stay():
+    "A file that is called like a word of ours keeps its name."
+    for name in ("held-out", "held_out rows.json", "yes", "preset", "{a}"):
+        assert f"ファイル{name}が" in translate(f"there is no file {name}; check the path")
+
+
+def test_status_and_output_for_programs_are_the_same(called, monkeypatch):
+    lines = ["--version", "completion bash", "memory micro --gpu T4 --json", "runs --json ."]
+    before = [called(*line.split()) for line in lines]
+    for line, english in zip(lines, before):
+        done = called("--lang", "ja", *line.split())
+        assert (done.returncode, done.stdout) == (english.returncode, english.stdout), line
+
+
+def test_the_language_ends_with_the_command(called, monkeypatch):
+    called("--lang", "ja", "finetun")
+    assert main(["finetun"]) == 2 and not WIDE.search(called("finetun").stderr)
