@@ -22,9 +22,11 @@ from peft_families import Task, fit
 from qlora_nb.core import machine, versions, write_json
 
 RESULTS = Path(__file__).parent / "results" / "batches.json"
-ROWS, BATCHES = 960, (8, 32, 128)
-RATES = {None: (2.5e-4, 5e-4, 1e-3, 2e-3), 8: (4e-3, 8e-3, 1.6e-2), 64: (4e-3, 8e-3, 1.6e-2)}
-RATES = {rank: (rates[0] / 2, *rates) for rank, rates in RATES.items()}  # rank, None: full
+ROWS, BATCHES = 960, (8, 32)
+RATES = {  # (batch, whether in full) -> the rates that are tried
+    (8, True): (1.25e-4, 2.5e-4, 5e-4), (8, False): (1e-3, 2e-3, 4e-3),
+    (32, True): (2.5e-4, 5e-4, 1e-3), (32, False): (4e-3, 8e-3, 1.6e-2)}
+RANKS = (None, 8, 64)  # None: full fine-tuning
 
 
 def run(task: Task, rank: int | None, batch: int, rate: float, seed: int) -> dict:
@@ -48,7 +50,7 @@ def main():
     head = {"machine": machine(), "versions": versions(), "rows": ROWS, "batches": BATCHES,
             "alpha": ALPHA}
     plans = [(rank, batch, rate, seed) for seed in range(wanted.seeds) for batch in BATCHES
-             for rank, rates in RATES.items() for rate in rates]
+             for rank in RANKS for rate in RATES[batch, rank is None]]
     for plan in plans:
         if plan not in {(one["rank"], one["batch"], one["rate"], one["seed"]) for one in runs}:
             runs.append(run(task, *plan))
