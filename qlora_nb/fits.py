@@ -17,7 +17,7 @@ from .activations import LEAN, Ledger, coefficients, ledger, supported_recipe
 from .core import InputError, unknown_name
 from qlora_nb.memory import (
     CONTEXT, METHODS, MODELS, MONOMIALS, Recipe, Shape, check_size, quantized_bytes, read_shape,
-    weight_parts,
+    _rotary_buffers, weight_parts,
 )
 
 # %% ../nbs/a_fits.ipynb #fd779bfc
@@ -305,8 +305,10 @@ def calculator_data() -> dict:  # of lists and plain numbers
                                                    lean=shape.family in LEAN, **changes))
                               for on in (False, True)] for method, changes in METHODS.items()}
                     for shape in shapes],
+        "split": [{"layers": shape.layers, "tied": shape.tied, "buffers": _rotary_buffers(shape)}
+                  for shape in shapes],
         "start": {"model": "rinna/japanese-gpt-neox-3.6b", "method": "qlora", "gpu": "T4",
-                  "rank": TYPICAL.rank, "batch": TYPICAL.batch, "sequence": TYPICAL.sequence},
+                  "rank": TYPICAL.rank, "batch": TYPICAL.batch, "sequence": TYPICAL.sequence, "processes": 1},
     }
 
 def _rows(shape: Shape, recipe: Recipe) -> list:

@@ -263,11 +263,13 @@ def _work(number: int, processes: int, port: int, pipe) -> None:
                       MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
                       LOCAL_WORLD_SIZE=str(processes), TQDM_DISABLE="1")
     import logging
+    import warnings
 
     import torch
     from torch import distributed
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries to each other
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     store = distributed.TCPStore("127.0.0.1", port, is_master=False)
     distributed.init_process_group("gloo", store=store, rank=number, world_size=processes,

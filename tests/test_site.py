@@ -634,13 +634,14 @@ def test_the_calculator_equals_the_library(tab):
     sizes = [(1, 1, 1), (8, 3, 257), (64, 16, 512)]
     choices = [
         dict(model=model, method=method, gradient_checkpointing=on, rank=rank, batch=batch,
-             sequence=sequence, gpu=list(fits.GPUS)[i % len(fits.GPUS)])
+             sequence=sequence, gpu=list(fits.GPUS)[i % len(fits.GPUS)], processes=(1, 8, 3)[i % 3])
         for i, (model, method, on, (rank, batch, sequence)) in enumerate(itertools.product(
             memory.MODELS, memory.METHODS, (False, True), sizes))]
     held = 0
     for choice, (found, largest, answer) in zip(choices, page.evaluate(ASK, choices)):
         given = {name: choice[name] for name in ("rank", "batch", "sequence", "gradient_checkpointing")}
         lean = memory.read_shape(choice["model"]).family in activations.LEAN
+        given |= {"processes": choice["processes"], "sharded": choice["processes"] > 1}
         recipe = replace(fits.TYPICAL, lean=lean, **given | memory.METHODS[choice["method"]])
         entry = activations.ledger(choice["model"], recipe)
         assert json.loads(found) == list(entry.parts.values()), choice
