@@ -27,7 +27,7 @@ from qlora_nb.models import load_base
 RESULTS = Path(__file__).parent / "results" / "capacity.json"
 ALPHABET, FIRST = 1024, 8  # tokens FIRST, FIRST + 1, ...; those before are special
 STEPS, RATE, ALPHA = 2000, 1e-2, 32
-PLANS = [{"rank": rank, "offered": offered} for rank, offered in [(1, 2), (1, 1), (1, 3), (2, 2)]]
+PLANS = [{"rank": rank, "offered": offered} for rank, offered in [(1, 1), (1, 2), (1, 3)]]
 
 
 def before_last_mlp(model, ids: torch.Tensor) -> torch.Tensor:
