@@ -48,7 +48,7 @@ UNSEEN = {"loc", "textcoords", "contains", "test_eq", "test_fail", "encode", "wr
 CODE = re.compile(r"(^(?:```|~~~)[^\n]*\n.*?^(?:```|~~~)[^\n]*$|(?<!`)(`+)(?!`)[^\n]*?(?<!`)\2(?!`))",
                   flags=re.M | re.S)
 FORMULA = re.compile(r"(?<![\\$])(\$\$.+?\$\$|\$(?=\S)[^$\n]+?(?<=\S)\$(?!\d))", flags=re.S)
-EXPORT, SHARED = r"^#\|\s*exports?\b", -1
+EXPORT, SHARED = r"^#\|\s*export[si]?\b", -1
 LITERAL = re.compile(r"""([rRbBfFuU]{0,2})(\"{3}|'{3}|"|')((?:\\.|.)*?)\2""", flags=re.S)
 ESCAPED = {"n": "\n", "t": "\t", '"': '"', "'": "'", "\\": "\\", "\n": ""}
 # Words of one letter case that a call takes by position: colours, and places of a text.
