@@ -368,6 +368,7 @@ def _shape(options: MemoryOptions, model: str):
     from qlora_nb.traced import of_folder
 
     check_kind(config, path.parent)
+    _quieten()
     return of_folder(path.parent)
 
 def held_table(

@@ -11,7 +11,7 @@ import threading
 from dataclasses import replace
 from typing import Any
 
-from .chat import Conversation, SideBySide, Speaker, interleave, load_speaker
+from .chat import Conversation, SideBySide, Speaker, interleave, load_speakers
 from .core import InputError
 from .options import ChatOptions, check_sampling
 
@@ -34,7 +34,8 @@ def controls(
 
     wide, whole = w.Layout(width="98%"), {"description_width": "initial"}
     return {
-        "adapter": w.Text(options.adapter, description="adapter", layout=wide),
+        "adapter": w.Text(_as_field(options.adapter), description="adapter", layout=wide,
+                          placeholder="several: with commas"),
         "model": w.Text(options.model or "", description="base model", layout=wide,
                         placeholder="as trained"),
         "temperature": w.FloatSlider(options.temperature, min=0, max=2, step=.05, style=whole,
@@ -52,6 +53,10 @@ def controls(
         "status": w.HTML(), "talk": w.HTML(layout=wide),
         "copy": w.Textarea(description="copy", rows=4, layout=wide),
     }
+
+def _as_field(adapter: str | list[str]) -> str:
+    "One adapter or several, as the field shows them."
+    return adapter if isinstance(adapter, str) else ", ".join(adapter)
 
 # %% ../nbs/a_playground.ipynb #9bc02dd7
 def arranged(w: dict):
@@ -79,10 +84,10 @@ class Playground:
         speaker: Speaker | None = None,  # a loaded model; None: loaded with the first question
     ):
         self.options: ChatOptions = options
-        self.speaker: Any = speaker
+        self.speakers: dict[str, Speaker] = {"": speaker} if speaker else {}  # by adapter
         self.widgets = controls(options)
         self.view = arranged(self.widgets)
-        self.loaded = (options.adapter, options.model or "") if speaker else None
+        self.loaded = (_as_field(options.adapter), options.model or "") if speaker else None
         self.stopping = threading.Event()
         self.thread: threading.Thread | None = None
         self.widgets["ask"].on_click(lambda _: self.ask())
@@ -98,8 +103,14 @@ class Playground:
     def reset(self) -> None:
         "Begin a new conversation; a running answer is stopped first."
         self.wait(stop=True)
-        self.talks: dict[str, Any] = {"before": None, "after": None}
+        self.talks: dict[str, Any] = dict.fromkeys(self._columns())
         self.show("")
+
+    def _columns(self) -> list[str]:
+        "The base model first, then what has an adapter."
+        if len(self.speakers) > 1:
+            return ["base", *self.speakers]
+        return ["before", "after"]
 
     def ask(self) -> None:
         "Answer the question in the field, in a thread; a click while one is answered is ignored."
@@ -148,19 +159,24 @@ class Playground:
     def _conversations(self) -> list[Conversation]:
         "Those that answer, with the settings of the moment."
         names = "adapter model temperature top_p max_new_tokens seed compare".split()
-        values = {name: self.widgets[name].value for name in names}
+        values: dict[str, Any] = {name: self.widgets[name].value for name in names}
         chosen = (values["adapter"], values["model"])
+        adapters = [name.strip() for name in values["adapter"].split(",")]
+        values |= {"adapter": adapters if len(adapters) > 1 else adapters[0]}
         self.options = replace(self.options, **values | {"model": values["model"] or None})
         check_sampling(self.options)
         if chosen != self.loaded:
             self.show("loading …")
-            self.speaker, self.loaded = None, None  # two models might not fit into memory
-            self.speaker = load_speaker(self.options)
-            self.talks, self.loaded = {"before": None, "after": None}, chosen
-        wanted = ["before", "after"] if values["compare"] else ["after"]
-        for name in wanted:
+            self.speakers, self.loaded = {}, None  # two models might not fit into memory
+            self.speakers = load_speakers(self.options)
+            self.talks, self.loaded = dict.fromkeys(self._columns()), chosen
+        base, *adapted = self._columns()
+        wanted = dict(zip(adapted, self.speakers.values()))
+        if values["compare"]:
+            wanted = {base: next(iter(self.speakers.values()))} | wanted
+        for name, speaker in wanted.items():
             if self.talks[name] is None:
-                self.talks[name] = Conversation(self.speaker, adapted=name == "after")
+                self.talks[name] = Conversation(speaker, adapted=name != base)
             self.talks[name].options = self.options
         return [self.talks[name] for name in wanted]
 

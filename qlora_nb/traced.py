@@ -9,6 +9,7 @@ __all__ = ['ROWS', 'TOKENS', 'RANK', 'CHUNK', 'REST', 'monomial', 'Tape', 'two_l
 # %% ../nbs/a_traced.ipynb #f59f69a8
 import copy
 import gc
+import warnings
 import weakref
 from collections import Counter
 from collections.abc import Iterator
@@ -231,6 +232,8 @@ def trace(
     dtype = torch.bfloat16 if recipe.compute == 2 else torch.float32
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))  # preparation seeds
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")  # peft and transformers use old names of each other
         mode = stack.enter_context(_no_memory(recipe.device))
         stack.enter_context(replaced(lean, "LOSS_CHUNK", CHUNK))
         tape = stack.enter_context(Tape(mode, recipe))
