@@ -60,12 +60,14 @@ class AdapterFolder:
         config: adapter_config.json
         record: run.json, empty where there is none
         weights: tensor name -> tensor
+        renamed: parts are not called as in its files
     """
 
     path: Path
     config: dict  # adapter_config.json
     record: dict  # run.json, empty where there is none
     weights: dict  # tensor name -> tensor
+    renamed: bool = False  # parts are not called as in its files
 
 def open_adapter(
     name: str,  # a folder, or owner/name on the hub
@@ -160,6 +162,8 @@ def named_as_today(
     Returns:
         the same one, where nothing has to be renamed
     """
+    if adapter.renamed:
+        return adapter
     head = inner, outer = head_names(model)
     # A module's trained weight comes last, and wins over the one that it began with.
     parts = sorted(adapter.weights.items(), key=lambda part: ".modules_to_save." in part[0])
@@ -170,7 +174,7 @@ def named_as_today(
             config[key] = [inner if name == outer else name for name in config[key]]
     if weights.keys() == adapter.weights.keys() and config == adapter.config:
         return adapter
-    return replace(adapter, config=config, weights=weights)
+    return replace(adapter, config=config, weights=weights, renamed=True)
 
 # %% ../nbs/a_adapters.ipynb #a0047ca8
 _WITHOUT_MEANING = {"merge_weights", "auto_mapping"}  # of early releases, and of wrappers
@@ -260,14 +264,14 @@ def attach(
                          "it was trained: peft's save_pretrained with "
                          "path_initial_model_for_weight_conversion")
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    given, adapter = adapter, named_as_today(adapter, base)
+    adapter = named_as_today(adapter, base)
     check_configuration(adapter, base)
     if backend == "reference":
         return load_adapter(model, adapter.path).eval()
     if (rows := table_rows(adapter, base)) is not None:
         resize_vocabulary(base, rows)
     ignore_old_torchao()
-    with _on_disk(adapter, adapter is given) as folder:
+    with _on_disk(adapter) as folder:
         try:
             if isinstance(model, PeftModel):
                 model.load_adapter(str(folder), adapter_name=name)
@@ -290,9 +294,9 @@ def attach(
     return adapted.eval()
 
 @contextmanager
-def _on_disk(adapter: AdapterFolder, unchanged: bool) -> Iterator[Path]:
+def _on_disk(adapter: AdapterFolder) -> Iterator[Path]:
     "The adapter's own folder, or where its parts were renamed one for the time of loading."
-    if unchanged:
+    if not adapter.renamed:
         yield adapter.path
         return
     with TemporaryDirectory() as folder:
@@ -577,8 +581,8 @@ def merge(
     nearest = next(path for path in output.absolute().parents if path.exists())
     with TemporaryDirectory(dir=nearest, prefix=".merging-", ignore_cleanup_errors=True) as room:
         model = in_float32(_trained_base(options, adapter, folder), room)
-        resize_vocabulary(model, table_rows(named_as_today(adapter, model), model)
-                          or model.config.vocab_size)
+        adapter = named_as_today(adapter, model)
+        resize_vocabulary(model, table_rows(adapter, model) or model.config.vocab_size)
         _untie_head(model)
         adapted = attach(model, adapter)
         tokenizer = tokenizer_of(adapter, folder, adapted)

@@ -78,8 +78,8 @@ def load_several(
     dtypes = {adapter.record.get("options", {}).get("compute_dtype", "auto") for adapter in adapters}
     dtype = pick_compute_dtype(dtypes.pop() if len(dtypes) == 1 else "auto", device)
     model = load_base(folder, *stored, dtype, device)
-    rows = [table_rows(named_as_today(adapter, model), model) or model.config.vocab_size
-            for adapter in adapters]
+    adapters = [named_as_today(adapter, model) for adapter in adapters]
+    rows = [table_rows(adapter, model) or model.config.vocab_size for adapter in adapters]
     for adapter, count in zip(adapters, rows):
         if count != rows[0]:
             raise InputError(f"{adapters[0].path} and {adapter.path} have different vocabularies, of "

@@ -144,18 +144,28 @@ def _no_memory(device: str) -> Iterator[FakeTensorMode]:
 class _Tiled(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, outputs):
-        ctx.inputs, tile = x.shape[-1], x.new_empty(TILE)
-        y = x.new_empty(*x.shape[:-1], outputs)
-        del tile
+        ctx.inputs, numel = x.shape[-1], x.shape[-1] * outputs
+        y, absmax = x.new_empty(*x.shape[:-1], outputs), _absmax(x, numel)
+        tiles = x.new_empty(min(numel, 2 * TILE))  # one is read while the last is still there
+        del tiles, absmax
         return y
 
     @staticmethod
     def backward(ctx, gradient):
-        size, tile = (*gradient.shape[:-1], ctx.inputs), gradient.new_empty(TILE)
-        total = gradient.new_empty(size, dtype=torch.float32)
-        part = gradient.new_empty(size) if gradient.dtype != torch.float32 else None
-        del part, tile
-        return total.to(gradient.dtype), None
+        size, numel = (*gradient.shape[:-1], ctx.inputs), ctx.inputs * gradient.shape[-1]
+        total, absmax = gradient.new_empty(size, dtype=torch.float32), _absmax(gradient, numel)
+        tile = gradient.new_empty(TILE)
+        if gradient.dtype != torch.float32:  # cast before it is added
+            part = gradient.new_empty(size, dtype=torch.float32)
+            del part
+        second = gradient.new_empty(min(numel - TILE, TILE))
+        del tile, second
+        result = total.to(gradient.dtype)
+        del absmax
+        return result, None
+
+def _absmax(like: torch.Tensor, numel: int) -> torch.Tensor:
+    return like.new_empty(-(-numel // 64), dtype=torch.float32)
 
 class _TiledLayer(bnb.nn.Linear4bit):
     def forward(self, x):
