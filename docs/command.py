@@ -28,6 +28,13 @@ ARGPARSE = ["expected one argument", "expected at least one argument",
             "ignored explicit argument {value}", "not allowed with argument {option}"]
 # Calls with other sentences of errors: the places and names of their arguments that are language.
 SAYING = {"saving": (0, 1, "then")}
+# Calls that take what is being done, and where among their arguments.
+DOING = {"Progress": 0, "watched": 1}
+# What `spoken` is given out of records and ledgers.
+NAMES = ["matrices", "constants", "embeddings and head", "norms and biases", "adapter", "gradients",
+         "optimizer states", "activations", "working memory", "CUDA context", "put together", "held",
+         "held-out", "new phrasing", "exact match", "loss", "finished", "not finished", "damaged", ", "]
+TELLING = {"in_one_line"}  # functions whose result another module tells
 PLACE = re.compile(r"(?<!\{)\{(\w+)\}(?!\})")
 
 
@@ -39,6 +46,7 @@ class Module:
         self.tree = ast.parse(path.read_text(encoding="utf-8"))
         self.parts: dict = {}  # fragments: text -> None
         self.seen: set = set()
+        self.others: dict = {}  # name of a function -> the module that has it
         self.open: list = []  # names that are being looked up
 
     @cached_property
@@ -68,7 +76,7 @@ class Module:
         for call, around in self.calls():
             name = getattr(call.func, "id", getattr(call.func, "attr", ""))
             given = {pair.arg: pair.value for pair in call.keywords}
-            if name in {*self.errors, "_tell"} and call.args:
+            if name in {*self.errors, "_tell", "retold"} and call.args:
                 for text in self.texts(call.args[0], around):
                     yield SENTENCE, text
             elif name == "unknown_name" and call.args:
@@ -89,12 +97,31 @@ class Module:
             elif name in ("spoken", "all_spoken"):
                 for argument in call.args:
                     for text in self.texts(argument, around):
-                        yield TEXT, text
+                        yield TEXT, text.replace("{{", "{").replace("}}", "}")
+            elif name in DOING and len(call.args) > DOING[name]:
+                for text in self.texts(call.args[DOING[name]], around):
+                    yield PART, text
+            elif name == "drop" and call.args:
+                for text in self.texts(call.args[0], around):
+                    yield PART, f"{{count}} {text}"
+                    yield PART, f"{{count}} {text} (row {{first}})"
+            elif name == "append" and getattr(call.func.value, "attr", "") == "notes":
+                self.fragments(call.args[0], around)
             elif name == "_option" and self.path.stem == "options":
                 for part in [*call.args[1:2], *(given[n] for n in ("group", "off") if n in given)]:
                     yield TEXT, part.value
             elif name == "Command" and self.path.stem == "cli" and len(call.args) > 2:
                 yield TEXT, call.args[2].value
+                for part in call.args[4:6]:
+                    for place in ast.walk(part):
+                        if isinstance(place, ast.Tuple) and isinstance(place.elts[-1], ast.Constant):
+                            yield TEXT, place.elts[-1].value
+        for name in ("_QUESTIONS", "_MODEL", "_DRY") if self.path.stem == "cli" else ():
+            yield TEXT, self.constants[name].elts[-1].value
+        if self.path.stem == "readers":  # what became of the rows
+            for node in ast.walk(self.functions["__str__"]):
+                if isinstance(node, ast.JoinedStr):
+                    self.take(self.template(node, (self.functions["__str__"],)))
         for text in self.parts:
             yield PART, text
 
@@ -112,7 +139,7 @@ class Module:
             return [a + b for a in self.texts(node.left, around) or ["{more}"]
                     for b in self.texts(node.right, around) or ["{more}"]]
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):  # a text or none
-            return self.texts(node.left, around)
+            return [*self.texts(node.left, around), ""]
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "format":
             return [filled(text, [self.texts(argument, around)[0] if isinstance(
                         argument, ast.Constant | ast.JoinedStr) else f"{{{named(argument)}}}"
@@ -198,7 +225,9 @@ class Module:
                 self.fragments(one, around)
         elif isinstance(node, ast.Call):
             name = getattr(node.func, "id", "")
-            if name in self.functions:
+            if name in self.others and name not in self.functions:
+                self.parts |= self.others[name].returned(name)
+            elif name in self.functions:
                 function = self.functions[name]
                 for inner in ast.walk(function):
                     if isinstance(inner, ast.Return | ast.Yield) and inner.value is not None:
@@ -213,6 +242,15 @@ class Module:
                 self.fragments(one, around)
         elif isinstance(node, ast.ListComp | ast.GeneratorExp):
             self.fragments(node.elt, around)
+
+    def returned(self, name: str) -> dict:
+        "What a function of this module may return, as parts."
+        before, self.parts = self.parts, {}
+        for node in ast.walk(self.functions[name]):
+            if isinstance(node, ast.Return) and node.value is not None:
+                self.fragments(node.value, (self.functions[name],))
+        found, self.parts = self.parts, before
+        return found
 
     def take(self, text: str) -> None:
         "A fragment, if it is of two words, or of one and what stands with it."
@@ -283,10 +321,13 @@ def messages() -> dict:
     for tree in trees:
         errors |= {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
                    and any(getattr(base, "id", "") in errors for base in node.bases)}
-    found = {text: [PART] for text in ARGPARSE}
-    for path in paths:
-        for kind, text in Module(path, errors).found():
-            if re.search(r"[A-Za-z]{2,}", PLACE.sub(" ", text)):
+    found = {text: [PART] for text in ARGPARSE} | {text: [TEXT] for text in NAMES}
+    modules = [Module(path, errors) for path in paths]
+    homes = {name: module for module in modules for name in module.functions if name in TELLING}
+    for module in modules:
+        module.others = homes
+        for kind, text in module.found():
+            if re.search(r"[A-Za-z]{2,}", PLACE.sub(" ", text)) or kind == TEXT and PLACE.search(text):
                 kinds = found.setdefault(text, [])
                 kinds += [kind] if kind not in kinds else []
     return {text: ", ".join(sorted(kinds)) for text, kinds in found.items()}

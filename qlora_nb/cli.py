@@ -32,7 +32,8 @@ from . import __version__
 from .core import InputError, read_json, unknown_name
 from .activations import LEAN, Ledger, ledger
 from qlora_nb.language import (
-    LANGUAGES, InLanguage, both, language, locale_language, speaking, take_language,
+    LANGUAGES, InLanguage, all_spoken, both, language, locale_language, retold, speaking, spoken,
+    take_language, wrap,
 )
 from qlora_nb.fits import (
     GPUS, NotCounted, fits, held_parts, largest_batch, largest_sequence, usable_bytes,
@@ -59,15 +60,18 @@ def answers_table(
         record: of `qlora_nb.finetune.finetune`
         rows: questions to show, spread evenly over all
     """
-    table = Table(title="Held-out questions", show_lines=False)
-    for column in ("question", "before", "after", "expected", "right"):
+    table = Table(title=spoken("Held-out questions"), show_lines=False)
+    for column in all_spoken("question", "before", "after", "expected", "right"):
         table.add_column(column, overflow="fold", max_width=36)
     every = max(1, len(record["answers"]) // rows)
     for row in record["answers"][::every][:rows]:
-        mark = "[green]yes[/]" if row["after"] == row["expected"] else "[red]no[/]"
+        mark = _mark(row["after"] == row["expected"])
         texts = [row[c] for c in ("question", "before", "after", "expected")]
         table.add_row(*(escape(t if len(t) <= 60 else t[:59] + "…") for t in texts), mark)
     return table
+
+def _mark(right: bool) -> str:
+    return f"[green]{spoken('yes')}[/]" if right else f"[red]{spoken('no')}[/]"
 
 # %% ../nbs/a_cli.ipynb #ec1761e4
 def numbers_table(
@@ -79,20 +83,25 @@ def numbers_table(
         record: of `qlora_nb.finetune.finetune`
     """
     metrics = record["metrics"]
-    table = Table("", "before", "after", title="Measures")
+    table = Table("", *all_spoken("before", "after"), title=spoken("Measures"))
     for name, exam in metrics["exams"].items():
         for key, label, form in [("exact_match", "exact match", ".1%"), ("loss", "loss", ".3f")]:
-            table.add_row(f"{name} {label} ({exam['questions']} questions)",
+            table.add_row(spoken("{name} {measure} ({questions} questions)", name=spoken(name),
+                                 measure=spoken(label), questions=exam["questions"]),
                           f"{exam['before'][key]:{form}}", f"{exam['after'][key]:{form}}")
     table.add_section()
     counts, speed = metrics["parameters"], metrics["tokens_per_second"]
-    table.add_row("trained parameters", "", f"{counts['trained']:,} ({counts['share']:.2%})")
-    table.add_row("base model in memory", "", f"{metrics['base_bytes']:,} bytes")
-    table.add_row("adapter", "", f"{metrics['adapter_bytes']:,} bytes")
-    table.add_row("training", "", f"{metrics['seconds']:.1f} s for {metrics['steps_timed']} steps")
+    table.add_row(spoken("trained parameters"), "", f"{counts['trained']:,} ({counts['share']:.2%})")
+    table.add_row(spoken("base model in memory"), "", _bytes(metrics["base_bytes"]))
+    table.add_row(spoken("adapter"), "", _bytes(metrics["adapter_bytes"]))
+    table.add_row(spoken("training"), "", spoken("{seconds} s for {steps} steps", steps=metrics["steps_timed"],
+                                                 seconds=f"{metrics['seconds']:.1f}"))
     if speed:
-        table.add_row("tokens per second", "", f"{speed:,.0f}")
+        table.add_row(spoken("tokens per second"), "", f"{speed:,.0f}")
     return table
+
+def _bytes(size: int) -> str:
+    return spoken("{size} bytes", size=f"{size:,}")
 
 # %% ../nbs/a_cli.ipynb #25995984
 def memory_table(
@@ -100,14 +109,15 @@ def memory_table(
 ) -> Table:
     "The parts of a ledger."
     recipe = entry.recipe
-    how = "with" if recipe.gradient_checkpointing else "without"
-    each = f", on each of {recipe.processes} GPUs" if recipe.processes > 1 else ""
-    table = Table("part", "bytes", "GB", title=f"{recipe.batch} x {recipe.sequence} tokens{each}, "
-                                               f"{how} checkpointing")
+    how = spoken("with checkpointing" if recipe.gradient_checkpointing else "without checkpointing")
+    each = spoken(", on each of {processes} GPUs", processes=recipe.processes) * (recipe.processes > 1)
+    table = Table(*all_spoken("part", "bytes", "GB"), title=spoken(
+        "{batch} x {sequence} tokens{each}, {how}", batch=recipe.batch, sequence=recipe.sequence,
+        each=each, how=how))
     for name, size in entry.parts.items():
-        table.add_row(name, f"{size:,}", f"{size / 1e9:.2f}")
+        table.add_row(spoken(name), f"{size:,}", f"{size / 1e9:.2f}")
     table.add_section()
-    table.add_row("total", f"{entry.total:,}", f"{entry.total / 1e9:.2f}")
+    table.add_row(spoken("total"), f"{entry.total:,}", f"{entry.total / 1e9:.2f}")
     for column in table.columns[1:]:
         column.justify = "right"
     return table
@@ -122,10 +132,10 @@ def gpu_table(
     Args:
         gpus: keys of `GPUS`, or a dict of names and bytes
     """
-    table = Table("GPU", "GB", "fits", "largest batch", "longest sequence")
+    table = Table("GPU", "GB", *all_spoken("fits", "largest batch", "longest sequence"))
     sizes = gpus if isinstance(gpus, dict) else {gpu: usable_bytes(gpu) for gpu in gpus}
     for gpu, size in sizes.items():
-        mark = "[green]yes[/]" if fits(entry, size) else "[red]no[/]"
+        mark = _mark(fits(entry, size))
         most = (largest_batch(entry.shape, entry.recipe, size),
                 largest_sequence(entry.shape, entry.recipe, size))
         table.add_row(gpu, f"{size / 1e9:.1f}", mark, *(f"{n:,}" for n in most))
@@ -173,7 +183,7 @@ def _finetune(typed: Typed, console: Console) -> int | None:
     if not typed.flags.quiet:
         console.print(answers_table(record), numbers_table(record), sep="\n")
     folder = record["options"]["output"]
-    console.print(f"adapter, loss.png and run.json are in {folder}", soft_wrap=True, markup=False)
+    console.print(spoken("adapter, loss.png and run.json are in {folder}", folder=folder), soft_wrap=True, markup=False)
     return None
 
 def _generate(typed: Typed, console: Console) -> None:
@@ -208,7 +218,7 @@ def _questions(prompts: list[str]) -> list[str]:
     "The prompts, or the lines of standard input; raises `InputError` for what is no question."
     if not prompts:
         if sys.stdin.isatty():
-            print("questions, a line each; Ctrl-D ends them", file=sys.stderr)
+            print(spoken("questions, a line each; Ctrl-D ends them"), file=sys.stderr)
         raw = getattr(sys.stdin, "buffer", sys.stdin).read()
         lines = as_text(raw, getattr(sys.stdin, "encoding", None)).split("\n")
         prompts = [line for line in lines if line.strip()]
@@ -248,14 +258,14 @@ def _evaluate(typed: Typed, console: Console) -> None:
         console.print(result_table(result))
         if faults_note(result):
             print(faults_note(result), file=sys.stderr)
-        console.print(f"answers and {result['kind']}.json are in {result['folder']}", soft_wrap=True,
-                      markup=False)
+        console.print(spoken("answers and {kind}.json are in {folder}", kind=result["kind"],
+                             folder=result["folder"]), soft_wrap=True, markup=False)
     if options.tasks:
         from qlora_nb.harness import benchmark, benchmark_table
 
         result = benchmark(options)
         console.print(benchmark_table(result))
-        console.print(f"tasks.json is in {result['folder']}", soft_wrap=True, markup=False)
+        console.print(spoken("tasks.json is in {folder}", folder=result["folder"]), soft_wrap=True, markup=False)
 
 def _merge(typed: Typed, console: Console) -> None:
     "Merge and say where the model is."
@@ -263,7 +273,7 @@ def _merge(typed: Typed, console: Console) -> None:
     _quieten()
     from qlora_nb.adapters import merge
 
-    console.print(f"merged model in {merge(typed.options)}", soft_wrap=True)
+    console.print(spoken("merged model in {folder}", folder=merge(typed.options)), soft_wrap=True)
 
 # %% ../nbs/a_cli.ipynb #ebd91c64
 def _recipe(options: MemoryOptions, shape: Shape) -> Recipe:
@@ -318,16 +328,16 @@ def _memory(typed: Typed, console: Console) -> None:
             console.print(memory_table(entry), gpu_table(entry, gpus), sep="\n")
         else:
             console.print(held_table(entry.parts, gpus))
-            console.print(f"What weights and training hold is exact; {entry.why}.", soft_wrap=True)
-    console.print("GB are billions of bytes; a T4's 16 GB are 15.8 of them to torch. CUDA's "
-                  "context is an allowance; what an allocator loses is not counted.", soft_wrap=True)
+            console.print(retold(f"What weights and training hold is exact; {entry.why}."), soft_wrap=True)
+    console.print(retold("GB are billions of bytes; a T4's 16 GB are 15.8 of them to torch. CUDA's "
+                         "context is an allowance; what an allocator loses is not counted."), soft_wrap=True)
     counted = [entry for entry in entries.values() if isinstance(entry, Ledger)]
     for family in sorted({e.shape.family for e in counted if not e.recipe.lean}):
-        console.print(f"A {family} model is counted as peft prepares it: the lean recipe "
-                      f"narrows {' and '.join(LEAN)} models alone.", soft_wrap=True)
+        console.print(retold(f"A {family} model is counted as peft prepares it: the lean recipe "
+                             f"narrows {' and '.join(LEAN)} models alone."), soft_wrap=True)
     for family in sorted({e.shape.family for e in counted if not isinstance(e.shape, Shape)}):
-        console.print(f"A {family} model is counted by its own code: two of its layers took a step "
-                      "on tensors without memory.", soft_wrap=True)
+        console.print(retold(f"A {family} model is counted by its own code: two of its layers took a "
+                             "step on tensors without memory."), soft_wrap=True)
 
 @dataclass(frozen=True)
 class Held:
@@ -381,13 +391,14 @@ def held_table(
         parts: of `fits.held_parts`
         gpus: name -> bytes
     """
-    table = Table("part", "bytes", "GB", title="Whatever the batch")
+    table = Table(*all_spoken("part", "bytes", "GB"), title=spoken("Whatever the batch"))
     for name, size in [*parts.items(), ("held", sum(parts.values()))]:
-        table.add_row(name, f"{size:,}", f"{size / 1e9:.2f}")
+        table.add_row(spoken(name), f"{size:,}", f"{size / 1e9:.2f}")
     table.add_section()
     for gpu, size in gpus.items():
         left = size - CONTEXT - sum(parts.values())
-        table.add_row(f"left on {gpu}", f"{left:,}" if left > 0 else "[red]nothing[/]",
+        table.add_row(spoken("left on {gpu}", gpu=gpu),
+                      f"{left:,}" if left > 0 else f"[red]{spoken('nothing')}[/]",
                       f"{left / 1e9:.2f}")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -426,29 +437,30 @@ def _show_plan(options: FinetuneOptions, console: Console) -> None:
     rows = plan.rows_per_step * steps
     tokens = sum(len(row["input_ids"]) for row in data.train) / len(data.train) * rows
 
-    table = Table("option", "value", title="What would be done")
+    table = Table(*all_spoken("option", "value"), title=spoken("What would be done"))
     decided = as_record(plan)
     chosen = {name: decided.get(name, value) for name, value in asdict(options).items()}
     chosen |= {"output": str(run.output), "compute_dtype": decided["dtype"], "steps": steps}
     for name in (n for n, value in chosen.items() if value is not None):
         table.add_row(name.replace("_", "-"), escape(str(chosen[name])))
     console.print(table)
-    console.print(str(data.report), soft_wrap=True)
-    console.print(f"{steps:,} steps of {plan.rows_per_step} rows, about {tokens:,.0f} tokens",
+    console.print(retold(str(data.report)), soft_wrap=True)
+    console.print(retold(f"{steps:,} steps of {plan.rows_per_step} rows, about {tokens:,.0f} tokens"),
                   soft_wrap=True)
     if shape is None:
-        console.print(f"memory: weights and training hold {held_by(plan, recipe) / 1e9:.2f} GB; "
-                      "activations come on top, and neither they nor the time are counted for a "
-                      "model of this family", soft_wrap=True)
+        console.print(retold(
+            f"memory: weights and training hold {held_by(plan, recipe) / 1e9:.2f} GB; activations come on "
+            "top, and neither they nor the time are counted for a model of this family"), soft_wrap=True)
         return
     entry = ledger(shape, recipe)
     console.print(memory_table(entry))
     rate = matmul_rate(plan.device, plan.dtype, size=min(shape.hidden, 4096))
     work = operations(shape, int(tokens), plan.gradient_checkpointing)
-    console.print(f"time: about {_duration(work / rate)} of training, if it goes at the "
-                  f"{rate / 1e9:,.0f} billion operations a second that a product of matrices "
-                  "reaches here now; questions asked before and after come on top", soft_wrap=True)
-    console.print("nothing was written", soft_wrap=True)
+    console.print(retold(
+        f"time: about {_duration(work / rate)} of training, if it goes at the {rate / 1e9:,.0f} billion "
+        "operations a second that a product of matrices reaches here now; questions asked before and "
+        "after come on top"), soft_wrap=True)
+    console.print(retold("nothing was written"), soft_wrap=True)
 
 def _duration(seconds: float) -> str:
     "Seconds as a person says them."
@@ -511,10 +523,10 @@ def runs_table(
     Args:
         found: of `find_runs`
     """
-    table = Table("run", "model", "data", "steps", "loss", "exact match")
+    table = Table(*all_spoken("run", "model", "data", "steps", "loss", "exact match"))
     for row in found:
         numbers = ([f"{row['steps']:,}", f"{row['loss']:.3f}", f"{row['exact_match']:.1%}"]
-                   if row["state"] == "finished" else [row["state"], "", ""])
+                   if row["state"] == "finished" else [spoken(row["state"]), "", ""])
         data, model = row["data"] or "", "\n".join(filter(None, [row["model"], row["adapter"]]))
         texts = [row["run"], model, data if isinstance(data, str) else ", ".join(data)]
         table.add_row(*map(escape, texts), *numbers)
@@ -538,7 +550,7 @@ def _runs(typed: Typed, console: Console) -> None:
     elif found:
         console.print(runs_table(found))
     else:
-        console.print(f"no runs below {', '.join(folders)}", soft_wrap=True)
+        console.print(retold(f"no runs below {', '.join(folders)}"), soft_wrap=True)
 
 # %% ../nbs/a_cli.ipynb #5c90f2d6
 def model_card(
@@ -624,7 +636,7 @@ def _push(typed: Typed, console: Console) -> None:
     if typed.options.card_only:
         print(card, end="")
         return
-    console.print(f"{name} is at {_upload(folder, name, files, card, typed.options)}",
+    console.print(retold(f"{name} is at {_upload(folder, name, files, card, typed.options)}"),
                   soft_wrap=True)
 
 def _upload(folder: str, name: str, files: list[Path], card: str, options: PushOptions) -> str:
@@ -756,6 +768,15 @@ COMMANDS = {
 }
 
 # %% ../nbs/a_cli.ipynb #5ab2d4f7
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    "Breaks lines of Japanese by the columns that they take."
+
+    def _split_lines(self, text, width):
+        return super()._split_lines(text, width) if language() == "en" else wrap(text, width)
+
+    def add_usage(self, usage, actions, groups, prefix=None):
+        super().add_usage(usage, actions, groups, spoken("usage: ") if prefix is None else prefix)
+
 class _Parser(argparse.ArgumentParser):
     "Ends with our sentence and not with a page of usage."
 
@@ -776,43 +797,44 @@ def make_parser(
     letters = about.words[0] if about.words else ""
     word = f" {letters}" if " " in letters else f" [{letters} ...]" if letters else ""
     parser = _Parser(
-        prog=f"qlora-nb {command}", usage=f"qlora-nb {command}{word} [options]",
-        description=about.line, allow_abbrev=False, add_help=False,
-        epilog="examples:\n" + "\n".join(f"  qlora-nb {command} {e}".rstrip() for e in about.examples),
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
-            prog, max_help_position=24, width=79),
+        prog=f"qlora-nb {command}", usage=f"qlora-nb {command}{word} {spoken('[options]')}",
+        description=spoken(about.line), allow_abbrev=False, add_help=False,
+        epilog="\n".join([spoken("examples:"), *(f"  qlora-nb {command} {e}".rstrip()
+                                                    for e in about.examples)]),
+        formatter_class=lambda prog: _Formatter(prog, max_help_position=24, width=79),
         argument_default=argparse.SUPPRESS)
     if about.words:
-        parser.add_argument_group("arguments").add_argument(
-            "words", nargs="*", metavar=about.words[0], help=about.words[1])
+        parser.add_argument_group(spoken("arguments")).add_argument(
+            "words", nargs="*", metavar=about.words[0], help=spoken(about.words[1]))
     kinds = get_type_hints(about.options)
     group: Any = parser
     for option in fields(about.options):
         if "group" in option.metadata:
-            group = parser.add_argument_group(option.metadata["group"])
+            group = parser.add_argument_group(spoken(option.metadata["group"]))
         _add_option(group, option, kinds[option.name])
     for name, text in about.flags:
-        group.add_argument(name, action="store_true", default=False, help=text)
-    group = parser.add_argument_group("every command")
+        group.add_argument(name, action="store_true", default=False, help=spoken(text))
+    group = parser.add_argument_group(spoken("every command"))
     group.add_argument("--config", metavar="FILE",
-                       help="a JSON file with options, as run.json; those that are typed win")
+                       help=spoken("a JSON file with options, as run.json; those that are typed win"))
     group.add_argument("--lang", metavar="{" + ",".join(LANGUAGES) + "}",
-                       help="the language of what is said (default: that of the locale)")
-    for names, text in [(("-q", "--quiet"), "say only what was asked for"),
-                        (("-v", "--verbose"), "let the libraries speak, too"),
-                        (("--debug",), "show the traceback of an error"),
-                        (("-h", "--help"), "this page")]:
+                       help=spoken("the language of what is said (default: that of the locale)"))
+    for names, text in [(("-q", "--quiet"), spoken("say only what was asked for")),
+                        (("-v", "--verbose"), spoken("let the libraries speak, too")),
+                        (("--debug",), spoken("show the traceback of an error")),
+                        (("-h", "--help"), spoken("this page"))]:
         group.add_argument(*names, action="store_true", default=False, help=text)
     return parser
 
 def _add_option(group, option, kind) -> None:
     "One field as an option; a switch that is on is shown as the one that turns it off."
-    name, help = option.name.replace("_", "-"), option.metadata["help"].replace("%", "%%")
+    name, help = option.name.replace("_", "-"), spoken(option.metadata["help"]).replace("%", "%%")
     kind = _inner(kind)
     if kind is bool and option.default is None:
         group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=help)
     elif kind is bool:
-        help, hidden = option.metadata.get("off", help), argparse.SUPPRESS
+        off = option.metadata.get("off")
+        help, hidden = spoken(off) if off else help, argparse.SUPPRESS
         on, off = (hidden, help) if option.default else (help, hidden)
         group.add_argument(f"--{name}", action="store_true", help=on)
         group.add_argument(f"--no-{name}", dest=option.name, action="store_false", help=off)
@@ -833,22 +855,23 @@ def _default(option) -> str:
         return f"{value:g}" if isinstance(value, float) else str(value)
 
     if option.default is not None:
-        return f" (default: {said(option.default)})"
+        return spoken(" (default: {value})", value=said(option.default))
     by_value = {}
     for name, values in PRESETS.items():
         if option.name in values:
             by_value.setdefault(said(values[option.name]), []).append(name)
     if list(by_value.values()) == [list(PRESETS)]:
-        return f" (default: {min(by_value)})"
-    each = ", ".join(f"{value} {' and '.join(names)}" for value, names in by_value.items())
-    return f" (default: {each})" if each else ""
+        return spoken(" (default: {value})", value=min(by_value))
+    each = spoken(", ").join(spoken("{value} {presets}", value=value, presets=spoken(" and ").join(names))
+                             for value, names in by_value.items())
+    return spoken(" (default: {value})", value=each) if each else ""
 
 def usage() -> str:
     "What `qlora-nb --help` prints."
-    lines = [f"  {name:<11} {about.line}" for name, about in COMMANDS.items()]
-    return "\n".join(["usage: qlora-nb COMMAND [options]", "", *lines, "",
-                      "qlora-nb help COMMAND lists the options of a command; qlora-nb --version "
-                      "says", "which one this is.", "", "examples:", "  qlora-nb finetune",
+    lines = [f"  {name:<11} {spoken(about.line)}" for name, about in COMMANDS.items()]
+    return "\n".join([spoken("usage: qlora-nb COMMAND [options]"), "", *lines, "",
+                      spoken("qlora-nb help COMMAND lists the options of a command; qlora-nb --version "
+                             "says\nwhich one this is."), "", spoken("examples:"), "  qlora-nb finetune",
                       '  qlora-nb generate "日本で一番高い山は何ですか。"'])
 
 # %% ../nbs/a_cli.ipynb #7c41e9b2

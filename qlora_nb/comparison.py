@@ -31,6 +31,7 @@ from .evaluate import bootstrap_interval, paired_difference, proportion_interval
 from .journal import AGAIN, Journal, Question, evaluation_folder, read_questions
 from .judge import JUDGE_PROMPTS, Judge, judge_prompt, read_verdict
 from .options import EvaluateOptions, check_evaluation
+from .language import all_spoken, retold, spoken
 from .progress import Progress
 
 # %% ../nbs/a_comparison.ipynb #dfc2f85f
@@ -443,20 +444,22 @@ def result_table(
         return [f"{numbers[key]:{form}}" for key in ("value", "low", "high")] if numbers else ["-"]
 
     names = {key: escape(name) for key, name in result["sides"].items()}
-    table = Table("", "", "from", "to", title=f"{result['questions']} questions", caption="from, to: 95% "
-                  "of the sets of questions that are drawn from these lie between")
+    table = Table("", "", *all_spoken("from", "to"), title=retold(f"{result['questions']} questions"),
+                  caption=spoken("from, to: 95% of the sets of questions that are drawn from these lie "
+                                 "between"))
     if result["kind"] == "exact":
-        rates = {f"right answers of {names[key]}": said(one) for key, one in result["right"].items()}
+        rates = {retold(f"right answers of {names[key]}"): said(one) for key, one in result["right"].items()}
         if "difference" in result:
-            rates["difference, question by question"] = said(result["difference"], "+.1%")
-        labels = {"only a": f"right: only {names['a']}", "only b": f"right: only {names.get('b')}",
-                  "both": "right: both", "neither": "right: neither"}
+            rates[spoken("difference, question by question")] = said(result["difference"], "+.1%")
+        labels = {"only a": retold(f"right: only {names['a']}"),
+                  "only b": retold(f"right: only {names.get('b')}"),
+                  "both": spoken("right: both"), "neither": spoken("right: neither")}
     else:
-        rates = {f"win rate of {names['a']} against {names['b']}": said(result["win rate"]),
-                 "verdicts for the answer shown first": said(result["first place"])}
-        labels = {"won": f"won by {names['a']}", "lost": f"won by {names['b']}",
-                  "tie": f"ties ({result['same answer']} of them the same answer)",
-                  "split": "the two orders disagree", "unreadable": "unreadable"}
+        rates = {retold(f"win rate of {names['a']} against {names['b']}"): said(result["win rate"]),
+                 spoken("verdicts for the answer shown first"): said(result["first place"])}
+        labels = {"won": retold(f"won by {names['a']}"), "lost": retold(f"won by {names['b']}"),
+                  "tie": retold(f"ties ({result['same answer']} of them the same answer)"),
+                  "split": spoken("the two orders disagree"), "unreadable": spoken("unreadable")}
     for label, numbers in rates.items():
         table.add_row(label, *numbers)
     table.add_section()
@@ -480,4 +483,5 @@ def faults_note(
         return ""
     kinds = ", ".join(f"{count} {fault}" for fault, count in faults.items())
     more = "; give more --judge-tokens" if "broke off" in faults else ""
-    return f"{sum(faults.values())} of {result['verdicts']} verdicts could not be read: {kinds}{more}"
+    return retold(f"{sum(faults.values())} of {result['verdicts']} verdicts could not be read: "
+                  f"{kinds}{more}")

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from .core import InputError
+from .language import all_spoken, spoken
 from qlora_nb.comparison import (
     Side, default_folder, load_side, side_weights, sides, write_result,
 )
@@ -166,9 +167,9 @@ def benchmark_table(
     Args:
         result: of `benchmark`
     """
-    table = Table("task", "metric", "of", "", "from", "to", caption="from, to: bounds of the 95% "
-                  "interval over questions")
-    names = result["sides"] | {"difference": "difference"}
+    table = Table(*all_spoken("task", "metric", "of"), "", *all_spoken("from", "to"),
+                  caption=spoken("from, to: bounds of the 95% interval over questions"))
+    names = result["sides"] | {"difference": spoken("difference")}
     for task, metrics in result["tasks"].items():
         for metric, row in metrics.items():
             for key, score in row.items():

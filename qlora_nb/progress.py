@@ -12,6 +12,7 @@ import time
 
 from tqdm.auto import tqdm
 
+from .language import retold
 from .processes import is_main
 
 # %% ../nbs/a_progress.ipynb #8bfa0075
@@ -35,11 +36,11 @@ class Progress:
         every: float = 10.0,  # seconds between two lines at least
     ):
         self.every = every
-        self.what, self.total, self.done, self.first = what, total, done, done
+        self.what, self.total, self.done, self.first = retold(what), total, done, done
         self.began = self.spoke = time.monotonic()
         self.told = done
         form = "{desc}: {n_fmt}/{total_fmt}{postfix} |{bar}| {elapsed}<{remaining}"
-        self.bar = tqdm(desc=what, total=total, initial=done, dynamic_ncols=True,
+        self.bar = tqdm(desc=self.what, total=total, initial=done, dynamic_ncols=True,
                         bar_format=form) if _draws() and is_main() else None
 
     def advance(self, count: int = 1, **shown: str) -> None:

@@ -27,6 +27,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from .core import InputError
+from .language import retold, spoken
 
 # %% ../nbs/a_readers.ipynb #e063c664
 @dataclass
@@ -122,10 +123,10 @@ def watched(
     if stream is None:  # a program without a console
         yield from items
     elif stream.isatty():
-        yield from tqdm(items, what, total, leave=False, delay=patience, unit=" rows")
+        yield from tqdm(items, retold(what), total, leave=False, delay=patience, unit=spoken(" rows"))
     else:
-        yield from tqdm(items, what, total, file=_Lines(stream), delay=patience, mininterval=10,
-                        miniters=1, bar_format="{desc}: {n_fmt} of {total_fmt} rows, {elapsed}")
+        yield from tqdm(items, retold(what), total, file=_Lines(stream), delay=patience, mininterval=10,
+                        miniters=1, bar_format=spoken("{desc}: {n_fmt} of {total_fmt} rows, {elapsed}"))
 
 class _Lines:
     "A stream for a bar where nothing can be drawn over: each state is a line of its own."

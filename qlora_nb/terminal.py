@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .chat import Conversation, Speaker, load_speakers
 from .core import InputError, unknown_name, write_json
-from .language import both
+from .language import both, retold, spoken
 from .options import ChatOptions, as_text
 
 # %% ../nbs/a_terminal.ipynb #fde4657e
@@ -51,7 +51,7 @@ class Terminal:
     ):
         self.options, self.person = options, sys.stdin.isatty() and sys.stdout.isatty()
         if self.person:
-            print("loading …", flush=True)
+            print(spoken("loading …"), flush=True)
         self.speakers = {"": speaker} if speaker else load_speakers(options)
         self.reset()
 
@@ -60,17 +60,17 @@ class Terminal:
         several, speakers = len(self.speakers) > 1, self.speakers.values()
         self.talks = {}
         if self.options.compare:
-            self.talks["base: " if several else "before: "] = Conversation(
+            self.talks[spoken("base: ") if several else spoken("before: ")] = Conversation(
                 next(iter(speakers)), self.options, adapted=False)
         for label, speaker in self.speakers.items():
-            label = f"{label}: " if several else "after: " if self.options.compare else ""
+            label = f"{label}: " if several else spoken("after: ") if self.options.compare else ""
             self.talks[label] = Conversation(speaker, self.options)
 
     def run(self) -> None:
         "Read questions and commands, and answer, until the end of the input."
         if self.person:
             names = ", ".join(speaker.name for speaker in self.speakers.values())
-            print(f"{names}; /help lists the commands")
+            print(retold(f"{names}; /help lists the commands"))
         while True:
             try:
                 line = self.read()
@@ -84,7 +84,7 @@ class Terminal:
                 for said in both(str(error)):
                     print(f"qlora-nb: {said}", file=sys.stderr, flush=True)
             except KeyboardInterrupt:
-                print("\n(Ctrl-D or /quit ends the chat)")
+                print("\n" + spoken("(Ctrl-D or /quit ends the chat)"))
 
     def read(self) -> str | None:  # None at the end
         """The next line; raises `InputError` for one that is no text.
@@ -116,9 +116,9 @@ class Terminal:
                     print(piece, end="", flush=True)
                     if stop.is_set():
                         break
-                print(" (stopped)" if stop.is_set() else "", flush=True)
+                print(spoken(" (stopped)") if stop.is_set() else "", flush=True)
         if talk.note():
-            print(f"({talk.note()})", file=sys.stderr)
+            print(f"({retold(talk.note())})", file=sys.stderr)
 
     def obey(self, line: str) -> None:
         "Do what a line that begins with / says."
@@ -126,7 +126,7 @@ class Terminal:
         if command not in SLASH_COMMANDS:
             raise unknown_name("command", command, SLASH_COMMANDS)
         if command == "/help":
-            print(HELP)
+            print(spoken(HELP))
         elif command == "/reset":
             self.reset()
         else:
@@ -154,4 +154,4 @@ def save(
         write_json(file, [{"messages": turns}])
     except OSError as error:
         raise InputError(f"{file} cannot be written ({error.strerror}); save elsewhere") from error
-    print(f"saved in {file}")
+    print(retold(f"saved in {file}"))
