@@ -132,7 +132,7 @@ def _values(fixed: list[str], names: list[str], sentence: str, kind: str) -> dic
     if not all(text in sentence for text in fixed):  # cheaper than to compile an expression
         return None
     # A part ends before the next one; and where one word is all that is known, a sentence is no value.
-    few = len(re.findall(r"\w+", " ".join(fixed))) < 2
+    few = len(re.findall(r"\w+", " ".join(fixed))) < 2 and ":" not in "".join(fixed)
     gap = r"(?:\S|(?<=,) | or )*?" if few else ".*?" if kind == "sentence" else "(?:(?!; ).)*?"
     pattern = re.escape(fixed[0])
     for i, name in enumerate(names):
