@@ -50,6 +50,7 @@ bench: $(VENV)/.installed-dev
 	python benchmarks/checkpointing_cpu.py
 	python benchmarks/optimizers_cpu.py
 	python benchmarks/cuda_dry.py
+	python benchmarks/processes.py
 
 # On a machine with an NVIDIA GPU: its tests, benchmarks and cells, those of most worth first, within
 # BUDGET seconds. PYTHON may be one that has torch.

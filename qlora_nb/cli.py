@@ -40,7 +40,8 @@ from qlora_nb.fits import (
 )
 from .memory import CONTEXT, METHODS, MODELS, Recipe, Shape, check_size, read_shape
 from qlora_nb.processes import (
-    LOST, STARTED, check_processes, is_main, launch, leave, lost_another, may_speak, rank, world_size,
+    LOST, STARTED, check_processes, divide_step, is_main, launch, leave, lost_another, may_speak,
+    rank, world_size,
 )
 from .questions import answer_to
 from qlora_nb.options import (
@@ -167,6 +168,7 @@ def _finetune(typed: Typed, console: Console) -> int | None:
     options = resolve(typed.options)
     check_places(options)
     check_processes(options.processes, options.shard)
+    divide_step(options.batch_size or 1, options.accumulation or 1, options.processes or 1)
     if (options.processes or 1) > world_size() and not typed.flags.dry_run:
         return launch(["qlora_nb", "finetune", "--lang", language(), *typed.arguments], options.processes or 1)
     _quieten()

@@ -337,7 +337,9 @@ def launch(
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    for name in list(logging.root.manager.loggerDict):  # each has a level of its own
+        if name.startswith("torch.distributed"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     before = {name: os.environ.get(name) for name in (STARTED, "OMP_NUM_THREADS")}
     threads = max(1, (os.cpu_count() or 1) // processes)
     os.environ.update({STARTED: str(os.getpid()), "OMP_NUM_THREADS": before["OMP_NUM_THREADS"] or str(threads)})

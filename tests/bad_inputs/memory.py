@@ -31,6 +31,8 @@ def written(title, text: str, words):
 
 
 ROWS = [
+    asked("no GPU at all", "micro", "--processes", "0", words=["--processes"]),
+    asked("a ledger split with nobody", "micro", "--shard", words=["--shard", "--processes"]),
     asked("memory of a model with a typing error", "rinna/japanese-neox-3.6",
           words=["rinna/japanese-gpt-neox-3.6b"]),
     asked("memory of a family's member with a typing error", "lama-7b", words=["llama-7b"]),
