@@ -239,7 +239,7 @@ def relinked(markdown: str, name: str, edition: Edition = ENGLISH) -> str:
     def target(match):
         path, mark, anchor = match[2].partition("#")
         if not path:  # a section of this notebook, which Jupyter names as it is written
-            return f"{match[1]}#{anchor.lower()})"
+            return f"{match[1]}#{section(page(name), anchor.lower())})"
         if re.match(r"[a-z][a-z+.-]*:|/", path):
             return match[0]
         resolved = (edition.notebooks / path).resolve()
@@ -251,11 +251,12 @@ def relinked(markdown: str, name: str, edition: Edition = ENGLISH) -> str:
         place = resolved.relative_to(ROOT).as_posix()
         address = source(place) if resolved.is_file() else source(place).replace("/blob/", "/tree/")
         return f"{match[1]}{address}{mark}{anchor})"
-    def change(words):
-        words = re.sub(r"((?<!!)\[[^\]]*\]\()([^)\s]+)\)", target, words)
-        return re.sub(r"\]\(#([^)\s]+)\)", lambda link: f"](#{section(page(name), link[1].lower())})", words)
+    def change(match):
+        return match[0] if match[0].startswith("!") else target(match)
 
-    return outside_code(markdown, change)
+    # A link's words may hold code, which is cut out here: so a link is known by its second half.
+    return outside_code(markdown, lambda words: re.sub(
+        r"!\[[^\]]*\]\([^)]*\)|(\]\()([^)\s]+)\)", change, words))
 
 
 def callouts(markdown: str) -> str:
@@ -473,7 +474,7 @@ def adapted(path: Path, symbols: Symbols, linked: Collection = (),
     number_title(cells, path.name)
     cells = [{key: value for key, value in cell.items() if key[-1] != "_"}
              for cell in figures(cells)]
-    metadata = {**raw["metadata"], "source": path.relative_to(ROOT).as_posix(),
+    metadata = {**raw["metadata"], "source": f"{edition.notebooks.relative_to(ROOT).as_posix()}/{path.name}",
                 "language_info": {"name": "python", "pygments_lexer": "ipython3"}}
     return {**raw, "cells": cells, "metadata": metadata}
 

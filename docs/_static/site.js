@@ -110,7 +110,7 @@ addEventListener("keydown", (event) => {
 document.querySelectorAll(".switch-language").forEach((link) => link.addEventListener("click", () => {
   localStorage.setItem("language", link.lang);
   const passed = [...document.querySelectorAll("article section[id]")]
-    .filter((section) => section.getBoundingClientRect().top < innerHeight / 3);
+    .filter((section) => section.getBoundingClientRect().top < 150);
   link.hash = scrollY > 0 && passed.length ? passed.at(-1).id : "";
 }));
 
