@@ -1,4 +1,4 @@
-"""Write what nbs/24_claims.ipynb computes as JSON into the package.
+"""Write what nbs/24_claims.ipynb computes as JSON into the package, in both languages.
 
     python docs/claims.py
 
@@ -10,25 +10,32 @@ import re
 
 from adapter import directives, text
 from colab import is_setup
-from project import NBS, ROOT
+from editions import EDITIONS, Edition
+from project import ROOT
 
-CHAPTER = NBS / "24_claims.ipynb"
-TARGET = ROOT / "qlora_nb" / "data" / "claims" / "claims.json"
+CHAPTER = "24_claims.ipynb"
+FOLDER = ROOT / "qlora_nb" / "data" / "claims"
 
 
-def main() -> None:
-    cells = json.loads(CHAPTER.read_text(encoding="utf-8"))["cells"]
+def computed(edition: Edition) -> str:
+    "The ledger of an edition's chapter, after its cells have run."
+    cells = json.loads((edition.notebooks / CHAPTER).read_text(encoding="utf-8"))["cells"]
     names: dict = {"__name__": "__main__"}
-    os.chdir(NBS)
     for cell in cells:
         code = text(cell)
         if cell["cell_type"] != "code" or is_setup(cell) or "default_exp" in directives(cell):
             continue
-        if "read_claims())" in code:
+        if "claims_json(claims)), read_claims(" in code:
             break  # what is to be written is not compared with what was
         exec(compile(re.sub(r"^#\|.*", "", code, flags=re.M), cell["id"], "exec"), names)
-    TARGET.parent.mkdir(parents=True, exist_ok=True)
-    TARGET.write_text(names["claims_json"](names["claims"]), encoding="utf-8")
+    return names["claims_json"](names["claims"])
+
+
+def main() -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for edition in EDITIONS:
+        os.chdir(edition.notebooks)
+        (FOLDER / f"claims.{edition.language}.json").write_text(computed(edition), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from .core import InputError, stored_result
+from .core import InputError, stored_result, unknown_name
 
 # %% ../nbs/24_claims.ipynb #c1a10006
 HOLDS, CONDITION = "holds", "holds with a condition"
@@ -357,11 +357,18 @@ def claims_json(
                        "claims": [asdict(claim) for claim in ledger.claims]},
                       indent=1, ensure_ascii=False) + "\n"
 
-def read_claims() -> dict:  # verdicts, sources, claims
+def read_claims(
+    language: str = "en",  # or "ja"
+) -> dict:  # verdicts, sources, claims
     """The ledger of the book's last chapter, from the file in the package.
+
+    Args:
+        language: or "ja"
 
     Returns:
         verdicts, sources, claims
     """
-    path = files("qlora_nb") / "data" / "claims" / "claims.json"
+    if language not in ("en", "ja"):
+        raise unknown_name("language", language, ("en", "ja"))
+    path = files("qlora_nb") / "data" / "claims" / f"claims.{language}.json"
     return json.loads(path.read_text(encoding="utf-8"))
