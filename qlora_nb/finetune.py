@@ -173,52 +173,6 @@ def train(
     return trainer
 
 # %% ../nbs/17_finetune.ipynb #efac7cd9
-def finetune(
-    options: FinetuneOptions,
-    given=None,  # names of the options that were given; None: those that are not the default
-) -> dict:  # the run record, as stored in run.json
-    """Fine-tune as `options` say; leaves adapter, loss curve and record in the output folder.
-
-    Args:
-        given: names of the options that were given; None: those that are not the default
-
-    Returns:
-        the run record, as stored in run.json
-    """
-    resolve(options)  # what cannot be meant is refused before anything is looked for
-    check_reporter(options.report_to)
-    check_processes(options.processes, options.shard)
-    if options.processes not in (None, world_size()):
-        raise InputError(f"this is one process; start {options.processes} with qlora-nb finetune "
-                         "--processes, or with torchrun")
-    if world_size() > 1:
-        join(pick_device(options.device))
-    if options.resume and is_main():
-        run = find_run(options)
-        if record := finished_record(run, options, given):
-            log.info("%s is finished already", run.output)
-            clear_work(run.work)
-            from_main((record, None, None))
-            return record
-    try:
-        return _with_others(options, given)
-    except InputError as error:
-        if lacks_memory(error.__cause__):
-            clear_traceback(error)
-        raise
-    except KeyboardInterrupt:
-        begun = (find_run(options).work / "options.json").exists()
-        raise KeyboardInterrupt("finetune goes on with --resume" if begun else "") from None
-
-def _with_others(options: FinetuneOptions, given) -> dict:
-    "Run in this process, or in this one among others: the first holds the folder and says where."
-    if not is_main():
-        finished, run, options = from_main()
-        return finished or _run(run, options)
-    with claim(options, given) as (run, options):
-        from_main((None, run, options))
-        return _run(run, options)
-
 def _run(run: RunFolder, options: FinetuneOptions) -> dict:
     "Plan, data and model, exam, training, exam, record."
     plan = main_first(lambda: make_plan(options))
@@ -257,3 +211,50 @@ def _run(run: RunFolder, options: FinetuneOptions) -> dict:
         publish(run, setup.model, record, setup.tokenizer if plan.add_tokens else None, adapter)
     wait_for_all()
     return record
+
+def _with_others(options: FinetuneOptions, given) -> dict:
+    "Run in this process, or in this one among others: the first holds the folder and says where."
+    if not is_main():
+        finished, run, options = from_main()
+        return finished or _run(run, options)
+    with claim(options, given) as (run, options):
+        from_main((None, run, options))
+        return _run(run, options)
+
+# %% ../nbs/17_finetune.ipynb #96094fb1
+def finetune(
+    options: FinetuneOptions,
+    given=None,  # names of the options that were given; None: those that are not the default
+) -> dict:  # the run record, as stored in run.json
+    """Fine-tune as `options` say; leaves adapter, loss curve and record in the output folder.
+
+    Args:
+        given: names of the options that were given; None: those that are not the default
+
+    Returns:
+        the run record, as stored in run.json
+    """
+    resolve(options)  # what cannot be meant is refused before anything is looked for
+    check_reporter(options.report_to)
+    check_processes(options.processes, options.shard)
+    if options.processes not in (None, world_size()):
+        raise InputError(f"this is one process; start {options.processes} with qlora-nb finetune "
+                         "--processes, or with torchrun")
+    if world_size() > 1:
+        join(pick_device(options.device))
+    if options.resume and is_main():
+        run = find_run(options)
+        if record := finished_record(run, options, given):
+            log.info("%s is finished already", run.output)
+            clear_work(run.work)
+            from_main((record, None, None))
+            return record
+    try:
+        return _with_others(options, given)
+    except InputError as error:
+        if lacks_memory(error.__cause__):
+            clear_traceback(error)
+        raise
+    except KeyboardInterrupt:
+        begun = (find_run(options).work / "options.json").exists()
+        raise KeyboardInterrupt("finetune goes on with --resume" if begun else "") from None

@@ -174,10 +174,10 @@ def test_colab_cell_installs_where_the_package_is_missing(monkeypatch):
 
 def test_readme_links_hold_from_the_root():
     text = "[a](a_core.ipynb#x) [b](../LICENSE) [c](https://e.org/) `[d](a_core.ipynb)` [e](#here)"
-    assert readme.relinked(text) == ("[a](nbs/a_core.ipynb#x) [b](LICENSE) [c](https://e.org/) "
+    assert readme.relinked(text, EDITIONS[0]) == ("[a](nbs/a_core.ipynb#x) [b](LICENSE) [c](https://e.org/) "
                                      "`[d](a_core.ipynb)` [e](#here)")
     with pytest.raises(InputError, match="does not exist"):
-        readme.relinked("[a](99_nothing.ipynb)")
+        readme.relinked("[a](99_nothing.ipynb)", EDITIONS[0])
 
 
 # --- docs/adapter.py -----------------------------------------------------------------------------
