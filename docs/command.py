@@ -29,7 +29,8 @@ ARGPARSE = ["expected one argument", "expected at least one argument",
 # Calls with other sentences of errors: the places and names of their arguments that are language.
 SAYING = {"saving": (0, 1, "then")}
 # Calls that take what is being done, and where among their arguments.
-DOING = {"Progress": 0, "watched": 1}
+DOING = {"Progress": 0, "watched": 1, "examine": 1}
+LOGS = ("log", "logging.getLogger('qlora_nb')")
 # What `spoken` is given out of records and ledgers.
 NAMES = ["matrices", "constants", "embeddings and head", "norms and biases", "adapter", "gradients",
          "optimizer states", "activations", "working memory", "CUDA context", "put together", "held",
@@ -88,7 +89,7 @@ class Module:
                         call.args[place] if place < len(call.args) else None
                     if part is not None:
                         self.fragments(part, around)
-            elif isinstance(call.func, ast.Attribute) and getattr(call.func.value, "id", "") == "log" \
+            elif isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) in LOGS \
                     and call.args and name in ("info", "warning"):
                 if isinstance(call.args[0], ast.Constant):
                     yield SENTENCE, logged(call)

@@ -116,6 +116,7 @@ def all_spoken(
 
 # %% ../nbs/a_language.ipynb #1a0c5e0f
 _PLACE = re.compile(r"(?<!\{)\{(\w+)\}(?!\})")
+_NUMBERS = ("count", "total")  # names of what is always a number
 _LINKS = {" and ": "と", " or ": "または"}  # in values whose names end in and, or
 
 @cache
@@ -137,7 +138,7 @@ def _values(fixed: list[str], names: list[str], sentence: str, kind: str) -> dic
     pattern = re.escape(fixed[0])
     for i, name in enumerate(names):
         after = i and not fixed[i]  # of two neighbours the second begins with a mark
-        pattern += r"([\d,]+)" if name == "count" else f"((?:[,;:(] ?{gap})?)" if after else f"({gap})"
+        pattern += r"([\d,]+)" if name in _NUMBERS else f"((?:[,;:(] ?{gap})?)" if after else f"({gap})"
         pattern += re.escape(fixed[i + 1])
     match = re.fullmatch(pattern, sentence, re.DOTALL)
     return dict(zip(reversed(names), reversed(match.groups()))) if match else None

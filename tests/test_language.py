@@ -92,11 +92,13 @@ def test_tables_and_progress_are_japanese():
         text = console.export_text()
         report = retold(str(DataReport(read=12, kept=8, dropped={"duplicate": 3, "too long": 1},
                                        first={"duplicate": 2})))
+        asking = retold("asking the fine-tuned model 64 questions")
         steps = retold("学習: 30 of 250, loss 1.234, 17 s left")
     for words in ("4×512トークン", "オプティマイザの状態", "合計", "最大バッチ", "はい"):
         assert words in text, text
     assert not re.search(r"[a-z]{3,} [a-z]{3,}", text), text
     assert report == "12行を読み、8行を残しました。除いた行: 重複: 3（2行目）、長すぎる: 1", report
+    assert asking == "ファインチューニングしたモデルに64問を質問しています", asking
     assert steps == "学習: 30/250, loss 1.234、残り17秒", steps
 
 
@@ -128,7 +130,7 @@ def test_every_template_is_found_from_an_instance_of_itself():
     for kind in ("sentence", "part"):
         for english, japanese in words[kind].items():
             names = catalogue.PLACE.findall(english)
-            values = {name: "7" if name == "count" else f", X{number}" if f"}}{{{name}}}" in english else f"X{number}"
+            values = {name: "7" if name in ("count", "total") else f", X{number}" if f"}}{{{name}}}" in english else f"X{number}"
                       for number, name in enumerate(names)}
             assert translate(english.format(**values), kind) == japanese.format(**values), english
 
