@@ -8,6 +8,7 @@ SITE ?= _site
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .PHONY: help finetune lab docs bench gpu rinna micro claims colab minutes test environment export current lint chapters \
+        chapters-in-japanese translate \
         tests site-tests site-built-and-tested browser clean
 
 help:
@@ -94,21 +95,34 @@ current: environment
 	  echo "not current: run 'make export' and commit what it changes"; exit 1; \
 	fi
 
+# Take new and changed texts into the catalogues of docs/ja, where they are translated.
+translate: environment
+	python docs/catalogue.py extract
+	python docs/catalogue.py check
+
 export: environment
 	python docs/colab.py
 	nbdev_export
 	python docs/docstrings.py
 	python docs/route.py
 	nbdev_clean
+	python docs/catalogue.py build
 	python docs/readme.py
 
 lint: environment
+	python docs/catalogue.py check
 	ruff check --quiet nbs qlora_nb docs tests benchmarks setup.py
 	mypy --no-error-summary
 
 # As a reader runs them: plain Jupyter, the installed wheel, an empty folder.
 chapters: environment
-	python docs/rehearse.py
+	python docs/rehearse.py $(wildcard nbs/*.ipynb) $(addprefix nbs/ja/,$(IN_JAPANESE))
+
+# The code of the Japanese notebooks is the English one but for what it shows: a few are enough here.
+IN_JAPANESE := 00_bits.ipynb 02_nf4.ipynb 12_optimizers.ipynb 20_evaluate.ipynb
+
+chapters-in-japanese: environment
+	python docs/rehearse.py $(wildcard nbs/ja/*.ipynb)
 
 minutes: $(VENV)/.installed-dev
 	python docs/route.py --minutes
