@@ -394,7 +394,8 @@ def numbers(text: str) -> Counter:
     plain = plain.translate({0xFF10 + i: str(i) for i in range(10)})  # Japanese may widen its digits
     plain = re.sub(r"(\d[\d.]*) (to|and|or|of its) (\d[\d.]*) (thousand|million|billion)",
                    r"\1 \4 \2 \3 \4", plain)
-    plain = re.sub(r"(\d+)億(\d+)万", lambda both: f"{10**4 * int(both[1]) + int(both[2])}万", plain)
+    plain = re.sub(r"(\d+)億([\d,]+)万",
+                   lambda both: f"{10**4 * int(both[1]) + int(both[2].replace(',', ''))}万", plain)
     found = re.findall(rf"(?<![\d.])(\d+(?:,\d{{3}})*(?:\.\d+)?)[ -]?({'|'.join(UNITS)})?", plain)
     return Counter(f"{float(number.replace(',', '')) * UNITS.get(unit, 1):.12g}" for number, unit in found)
 
