@@ -35,6 +35,7 @@ LOGS = ("log", "logging.getLogger('qlora_nb')")
 NAMES = ["matrices", "constants", "embeddings and head", "norms and biases", "adapter", "gradients",
          "optimizer states", "activations", "working memory", "CUDA context", "put together", "held",
          "held-out", "new phrasing", "exact match", "loss", "finished", "not finished", "damaged", ", "]
+EXPECTED = ["a whole number", "a number", "true or false", "a text"]  # of an option, within an error
 TELLING = {"in_one_line"}  # functions whose result another module tells
 PLACE = re.compile(r"(?<!\{)\{(\w+)\}(?!\})")
 
@@ -322,7 +323,7 @@ def messages() -> dict:
     for tree in trees:
         errors |= {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
                    and any(getattr(base, "id", "") in errors for base in node.bases)}
-    found = {text: [PART] for text in ARGPARSE} | {text: [TEXT] for text in NAMES}
+    found = {text: [PART] for text in [*ARGPARSE, *EXPECTED]} | {text: [TEXT] for text in NAMES}
     modules = [Module(path, errors) for path in paths]
     homes = {name: module for module in modules for name in module.functions if name in TELLING}
     for module in modules:
