@@ -14,7 +14,7 @@ from editions import EDITIONS, ENGLISH, JAPANESE  # noqa: E402
 from project import page  # noqa: E402
 
 PROSE = "## Scales\n\nEvery block of 64 weights has **its** scale, $s = a / 7$; see [bits](00_bits.ipynb) and `absmax`."
-JA = "## スケール\n\n64個の重みのブロックは、それぞれ**スケール**$s = a / 7$を持ちます。[ビット](00_bits.ipynb)と`absmax`を見てください。"
+JA = "## スケール\n\n64個のブロックは、**スケール**$s = a / 7$を持ちます。[ビット](00_bits.ipynb)と`absmax`を見てください。"
 CODE = '''#| collapse: How it is drawn
 # The scale of a block,
 # and its codes.
