@@ -574,7 +574,7 @@ def japanese_notebook(nb: dict, name: str, former: dict) -> tuple:
             text = relinked(text)
         made = {**cell, "source": text.splitlines(keepends=True)}
         old = kept.get(cell["id"])
-        if old and cell["cell_type"] == "code" and old["source"] == made["source"]:
+        if old and cell["cell_type"] == "code" and same_code(source(old), text, []):
             made["outputs"] = old["outputs"]  # of the Japanese notebook's own run
         cells.append(made)
     return colab.filled({**nb, "cells": cells}, f"{EDITION.name}/{name}"), list(dict.fromkeys(fallen))
