@@ -119,7 +119,7 @@ chapters: environment
 	python docs/rehearse.py $(wildcard nbs/*.ipynb) $(addprefix nbs/ja/,$(IN_JAPANESE))
 
 # The code of the Japanese notebooks is the English one but for what it shows: a few are enough here.
-IN_JAPANESE := 00_bits.ipynb 02_nf4.ipynb 12_optimizers.ipynb 20_evaluate.ipynb
+IN_JAPANESE := 00_bits.ipynb 12_optimizers.ipynb
 
 chapters-in-japanese: environment
 	python docs/rehearse.py $(wildcard nbs/ja/*.ipynb)

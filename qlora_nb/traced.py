@@ -15,9 +15,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
-import bitsandbytes as bnb
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -167,15 +167,18 @@ class _Tiled(torch.autograd.Function):
 def _absmax(like: torch.Tensor, numel: int) -> torch.Tensor:
     return like.new_empty(-(-numel // 64), dtype=torch.float32)
 
-class _TiledLayer(bnb.nn.Linear4bit):
-    def forward(self, x):
-        return _Tiled.apply(x.to(self.compute_dtype), self.out_features).to(x.dtype)
+@cache
+def _tiled(kind: type) -> type:
+    class TiledLayer(kind):
+        def forward(self, x):
+            return _Tiled.apply(x.to(self.compute_dtype), self.out_features).to(x.dtype)
+    return TiledLayer
 
 def _four_bits(layer: Any, recipe: Recipe, dtype: torch.dtype) -> None:
     large = recipe.device == "cpu" and layer.weight.numel() > TILE
     four_bits(layer, recipe, dtype)
     if large:
-        layer.__class__ = _TiledLayer
+        layer.__class__ = _tiled(layer.__class__)
 
 # %% ../nbs/a_traced.ipynb #756ab2ae
 def _step_model(config, recipe: Recipe, dtype: torch.dtype, tape: Tape):
@@ -184,7 +187,7 @@ def _step_model(config, recipe: Recipe, dtype: torch.dtype, tape: Tape):
     model = fake_of_config(two_layers(config), replace(recipe, rank=min(recipe.rank, 1)), dtype,
                            device=device, four_bits=_four_bits)
     for layer in model.modules():
-        if isinstance(layer, bnb.nn.Linear4bit) and layer.bias is not None:
+        if getattr(layer, "quant_state", None) is not None and layer.bias is not None:
             layer.bias.data = layer.bias.data.to(dtype)  # bitsandbytes does so in the first pass
     for name, part in model.named_parameters():
         if ".lora_A." in name:

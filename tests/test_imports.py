@@ -80,7 +80,7 @@ def test_owner_and_repository_stand_in_settings_only():
     if tracked.returncode:
         return  # an unpacked archive has no list of files
     # README, notebooks and nbdev's index carry links that are made from settings.ini and checked.
-    generated = {"README.md", "settings.ini", "qlora_nb/_modidx.py"}
+    generated = {"README.md", "README.ja.md", "settings.ini", "qlora_nb/_modidx.py"}
     for name in tracked.stdout.split("\0"):
         if name and name not in generated and not name.endswith((".ipynb", ".safetensors")):
             text = (root / name).read_text(encoding="utf-8", errors="ignore")
