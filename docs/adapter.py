@@ -24,6 +24,7 @@ from nbdev.processors import (
 
 from colab import is_badge, is_setup
 from editions import ENGLISH, Edition
+from po import store
 from project import APPENDIX, PARTS, ROOT, page, part, settings, source
 from qlora_nb.core import InputError
 from readme import outside_code
@@ -494,7 +495,7 @@ def contents(paths: list, edition: Edition) -> str:
                 for name in order}
     chapters[APPENDIX].sort(key="questions".__ne__)  # what is looked for in a hurry comes first
     chapters[APPENDIX].append("reference")
-    blocks = [f"```{{toctree}}\n:hidden:\n:caption: {edition.part(name)}\n\n" + "\n".join(pages) + "\n```"
+    blocks = [f"```{{toctree}}\n:hidden:\n:caption: {edition.say(name)}\n\n" + "\n".join(pages) + "\n```"
               for name, pages in chapters.items() if pages]
     return "\n\n".join(blocks)
 
@@ -547,12 +548,6 @@ def library(edition: Edition = ENGLISH) -> dict:
     return dict(sorted(books.items(), key=lambda item: (not item[0][0].isdigit(), item[0])))
 
 
-def write(path: Path, words: str) -> None:
-    "Write a file that changed; Sphinx reads again only what is newer than its last build."
-    if not path.exists() or path.read_text(encoding="utf-8") != words:
-        path.write_text(words, encoding="utf-8")
-
-
 def headings(cell: dict) -> list:
     "The headings of a cell, as plain text."
     if cell["cell_type"] != "markdown":
@@ -602,7 +597,7 @@ def build(edition: Edition = ENGLISH) -> list:
             nb["cells"].append(new_cell(contents(paths, edition), "contents"))
         files[f"{page(path.name)}.ipynb"] = json.dumps(nb, indent=1, ensure_ascii=False)
     for name, words in files.items():
-        write(folder / name, words)
+        store(folder / name, words)  # Sphinx reads again only what is newer than its last build
     for path in folder.glob("*.*"):
         if path.name not in files:
             path.unlink()

@@ -89,7 +89,7 @@ def publish(names: list, bound: bool) -> None:
     "Copy the pages that exist now to _site/, finish, index and, if asked, bind them."
     with whole_folder(SITE, ["*"]) as fresh:
         with ProcessPoolExecutor(len(EDITIONS)) as pool:
-            list(pool.map(placed, EDITIONS, [fresh] * 2, [names] * 2, [bound] * 2))
+            list(pool.map(functools.partial(placed, site=fresh, names=names, bound=bound), EDITIONS))
         (fresh / ".nojekyll").touch()  # GitHub Pages would leave out folders that begin with _
         finish.finish_site(fresh, names)
         if bound:

@@ -22,7 +22,6 @@ import tokenize
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import polib
 
@@ -30,13 +29,11 @@ import colab
 import command
 import route
 from editions import JAPANESE, WORDS, said
+from po import fresh, opened, store, usable
 from project import notebooks, page
-from qlora_nb.core import whole_file
 
 CATALOGUES, EDITION = WORDS.parent, JAPANESE.notebooks
 MARKDOWN, COMMENT, DOCSTRING, LABEL, STRING = "markdown", "comment", "docstring", "label", "string"
-# Cells that docs/route.py makes anew, in either language.
-MADE = ("<!-- start -->", "<!-- chapters -->", "# The map, from the notebooks")
 # Calls and keywords whose strings are read, even those of one word; and those whose never are.
 SHOWN = {"print", "title", "suptitle", "set_title", "set_xlabel", "set_ylabel", "text", "annotate",
          "xlabel", "ylabel", "zlabel", "label", "box", "arrow", "Drawing", "Slider", "rename_axis",
@@ -83,8 +80,8 @@ def translated(cell: dict) -> bool:
     text = source(cell)
     if colab.is_badge(cell) or colab.is_setup(cell) or not text.strip():
         return False
-    if any(line.strip() in MADE for line in text.split("\n")[:3]):
-        return False
+    if {route.START, route.TABLE, route.MAP}.intersection(text.split("\n")[:3]):
+        return False  # docs/route.py makes it anew, in either language
     return cell["cell_type"] == "markdown" or cell["cell_type"] == "code" and not re.match(
         r"#\|\s*(hide\s*$|default_exp)", text, flags=re.M)
 
@@ -299,12 +296,7 @@ def span(text: str, node: ast.AST) -> tuple:
 
 def catalogue(name: str) -> polib.POFile:
     "The catalogue of a page; an empty one if it has none yet."
-    path = CATALOGUES / f"{name}.po"
-    if path.exists():
-        return polib.pofile(str(path), wrapwidth=10**6)
-    empty = polib.POFile(wrapwidth=10**6)
-    empty.metadata = {"Content-Type": "text/plain; charset=utf-8", "Language": "ja"}
-    return empty
+    return opened(CATALOGUES / f"{name}.po")
 
 
 def known(po: polib.POFile) -> dict:
@@ -334,9 +326,7 @@ def extracted(nb: dict, old: polib.POFile) -> polib.POFile:
                 former = before.pop(tuple(best))
                 entry.msgstr, entry.previous_msgid = former.msgstr, former.previous_msgid or best[1]
                 entry.flags = ["fuzzy"]
-    fresh = catalogue("")
-    fresh.extend(entries.values())
-    return fresh
+    return fresh(entries.values())
 
 
 def extract() -> None:
@@ -356,15 +346,7 @@ def extract() -> None:
 def site_words() -> polib.POFile:
     "The catalogue of what the site itself says, with its translations so far."
     before = {entry.msgid: entry for entry in catalogue(WORDS.stem)}
-    fresh = catalogue("")
-    fresh.extend(before.get(english) or polib.POEntry(msgid=english) for english in said())
-    return fresh
-
-
-def store(path: Path, text: str) -> None:
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        with whole_file(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    return fresh(before.get(english) or polib.POEntry(msgid=english) for english in said())
 
 
 # --- what may not differ -------------------------------------------------------------------------
@@ -458,8 +440,8 @@ def check() -> list:
     for path in notebooks():
         nb, name = json.loads(path.read_text(encoding="utf-8")), page(path.name)
         entries, counts = known(catalogue(name)), literals(nb)
-        wanted = {(cell["id"], message.text): message
-                  for cell in nb["cells"] for message in messages(cell, counts)}
+        found = [(cell, messages(cell, counts)) for cell in nb["cells"]]
+        wanted = {(cell["id"], message.text): message for cell, told in found for message in told}
         for key, message in wanted.items():
             place, entry = f"docs/ja/{name}.po, cell {key[0]}", entries.get(key)
             start = " ".join(key[1].split())[:50]
@@ -477,10 +459,9 @@ def check() -> list:
                              f"is {said[text]!r} and {entry.msgstr!r}")
         wrong += [f"docs/ja/{name}.po, cell {context}: {text[:50]!r} is in no cell any more"
                   for context, text in entries.keys() - wanted.keys()]
-        for cell in nb["cells"]:
-            if cell["cell_type"] == "code" and translated(cell):
-                other = in_japanese(cell, entries, counts, [])
-                if not same_code(source(cell), other, messages(cell, counts)):
+        for cell, told in found:
+            if cell["cell_type"] == "code" and told:
+                if not same_code(source(cell), in_japanese(cell, told, entries, []), told):
                     wrong.append(f"docs/ja/{name}.po, cell {cell['id']}: the code is no longer the same")
     return wrong
 
@@ -522,12 +503,12 @@ def placed(node: ast.AST) -> Counter:
 
 # --- the Japanese notebooks ----------------------------------------------------------------------
 
-def in_japanese(cell: dict, entries: dict, counts: Counter, fallen: list) -> str:
+def in_japanese(cell: dict, told: list, entries: dict, fallen: list) -> str:
     "The text of a cell in Japanese; what has no translation of today stays, and goes into `fallen`."
     text = source(cell)
-    for message in reversed(messages(cell, counts)):
+    for message in reversed(told):
         entry = entries.get((cell["id"], message.text))
-        if entry is None or not entry.msgstr or entry.fuzzy:
+        if entry is None or not usable(entry):
             fallen.append(cell["id"])
         elif entry.msgstr != message.text:
             text = text[:message.start] + written(message, text, entry.msgstr) + text[message.end:]
@@ -569,7 +550,7 @@ def japanese_notebook(nb: dict, name: str, former: dict) -> tuple:
     entries, counts, fallen, cells = known(catalogue(page(name))), literals(nb), [], []
     kept = {cell["id"]: cell for cell in former.get("cells", [])}
     for cell in nb["cells"]:
-        text = in_japanese(cell, entries, counts, fallen)
+        text = in_japanese(cell, messages(cell, counts), entries, fallen)
         if cell["cell_type"] == "markdown":
             text = relinked(text)
         made = {**cell, "source": text.splitlines(keepends=True)}

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import polib
 
+from po import fresh, opened, store, usable
 from project import ROOT
-from qlora_nb.core import whole_file
 
 PACKAGE = ROOT / "qlora_nb"
 CATALOGUE = ROOT / "docs" / "ja" / "command.po"
@@ -337,14 +337,6 @@ def messages() -> dict:
 
 # --- the catalogue -------------------------------------------------------------------------------
 
-def catalogue() -> polib.POFile:
-    if CATALOGUE.exists():
-        return polib.pofile(str(CATALOGUE), wrapwidth=10**6)
-    empty = polib.POFile(wrapwidth=10**6)
-    empty.metadata = {"Content-Type": "text/plain; charset=utf-8", "Language": "ja"}
-    return empty
-
-
 def extracted(old: polib.POFile) -> polib.POFile:
     "Today's messages, with the translations of `old`; a changed text's one is fuzzy."
     before = {entry.msgid: entry for entry in old if not entry.obsolete}
@@ -358,10 +350,7 @@ def extracted(old: polib.POFile) -> polib.POFile:
             former = before.pop(near[0])
             entry.msgstr, entry.previous_msgid = former.msgstr, former.previous_msgid or near[0]
             entry.flags = ["fuzzy"]
-    fresh = polib.POFile(wrapwidth=10**6)
-    fresh.metadata = old.metadata
-    fresh.extend(entries.values())
-    return fresh
+    return fresh(entries.values())
 
 
 def faults(entry: polib.POEntry) -> list:
@@ -381,7 +370,7 @@ def faults(entry: polib.POEntry) -> list:
 def check() -> list:
     "Sentences on what is missing, stale or broken."
     place, wrong = f"docs/ja/{CATALOGUE.name}", []
-    entries = {entry.msgid: entry for entry in catalogue() if not entry.obsolete}
+    entries = {entry.msgid: entry for entry in opened(CATALOGUE) if not entry.obsolete}
     wanted = messages()
     for text in wanted:
         start, entry = repr(text[:60]), entries.get(text)
@@ -400,22 +389,16 @@ def check() -> list:
 def data() -> str:
     "What the package reads, as JSON: kind -> English -> Japanese."
     said: dict = {SENTENCE: {}, PART: {}, TEXT: {}}
-    for entry in catalogue():
-        if entry.msgstr and not entry.fuzzy and not entry.obsolete:
+    for entry in opened(CATALOGUE):
+        if usable(entry):
             for kind in entry.comment.split(", "):
                 said[kind][entry.msgid] = entry.msgstr
     return json.dumps(said, ensure_ascii=False, indent=0, sort_keys=True) + "\n"
 
 
 def extract() -> None:
-    store(CATALOGUE, str(extracted(catalogue())) + "\n")
+    store(CATALOGUE, str(extracted(opened(CATALOGUE))) + "\n")
 
 
 def build() -> None:
     store(WORDS, data())
-
-
-def store(path: Path, text: str) -> None:
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        with whole_file(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import polib
-
-from project import APPENDIX, NBS, PARTS, ROOT, settings, site
+from po import opened, usable
+from project import APPENDIX, NBS, PARTS, ROOT, notebooks, settings, site
 
 DOCS = ROOT / "docs"
 WORDS = DOCS / "ja" / "site.po"
@@ -49,15 +48,11 @@ class Edition:
 
     def files(self) -> list:
         "All notebooks, in the order of their names."
-        return sorted(path for path in self.notebooks.glob("*.ipynb") if path.name[0] not in "_.")
+        return notebooks(self.notebooks)
 
     def say(self, english: str) -> str:
         "Words of the site in this language; English ones where they have no translation yet."
         return english if self.language == "en" else words().get(english) or english
-
-    def part(self, name: str) -> str:
-        "A part of the book, by its English name."
-        return self.say(name)
 
 
 ENGLISH = Edition("en", NBS, "", "English")
@@ -72,10 +67,7 @@ def edition(language: str) -> Edition:
 @cache
 def words() -> dict:
     "English -> Japanese, of what the site itself says."
-    if not WORDS.exists():
-        return {}
-    return {entry.msgid: entry.msgstr for entry in polib.pofile(str(WORDS))
-            if entry.msgstr and not entry.fuzzy and not entry.obsolete}
+    return {entry.msgid: entry.msgstr for entry in opened(WORDS) if usable(entry)}
 
 
 SAID = re.compile(r"""\bsay\(\s*(?:"([^"]+)"|'([^']+)')""")

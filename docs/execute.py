@@ -24,8 +24,8 @@ from nbclient.exceptions import CellExecutionError
 from nbdev.clean import clean_nb
 from nbdev.process import extract_directives
 
+import po
 from project import ROOT, notebooks, settings
-from qlora_nb.core import whole_file
 
 # Pictures at two pixels per point, as nbdev_test draws them: sharp on today's screens.
 PROLOGUE = """__import__("matplotlib_inline.config", fromlist=["*"]).InlineBackend.instance(
@@ -91,10 +91,7 @@ def store(nb, path: Path) -> None:
     plain = json.loads(nbformat.writes(nb))
     clean_nb(plain, False, keys["allowed_metadata_keys"].split(),
              keys["allowed_cell_metadata_keys"].split(), clean_ids=True)
-    text = json.dumps(plain, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
-    if text != path.read_text(encoding="utf-8"):
-        with whole_file(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    po.store(path, json.dumps(plain, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
 
 
 def main() -> int:

@@ -58,9 +58,9 @@ def site() -> str:
     return found["doc_host"].rstrip("/") + "/" + found["doc_baseurl"].strip("/") + "/"
 
 
-def notebooks() -> list:
+def notebooks(folder: Path = NBS) -> list:
     "All chapters, in the order of their names."
-    return sorted(path for path in NBS.glob("*.ipynb") if not path.name.startswith(("_", ".")))
+    return sorted(path for path in folder.glob("*.ipynb") if not path.name.startswith(("_", ".")))
 
 
 def page(notebook: str) -> str:

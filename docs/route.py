@@ -16,8 +16,8 @@ from functools import cached_property
 import adapter
 from colab import is_badge, is_setup
 from editions import ENGLISH, Edition
+from po import store
 from project import APPENDIX, part, repository, settings
-from qlora_nb.core import whole_file
 
 WORDS, LINES = 200, 15  # that are read in a minute: of prose, of code
 START, TABLE, MAP = "<!-- start -->", "<!-- chapters -->", "# The map, from the notebooks"
@@ -188,7 +188,7 @@ def table(found: dict, edition: Edition = ENGLISH) -> str:
     rows = [TABLE, f"| {' | '.join(heads)} |", "|---|---|---|---|---|"]
     for chapter in numbered(found):
         name = part(chapter.name)
-        rows.append(f"| {edition.part(name) if name != above else ''} | {chapter.number} · "
+        rows.append(f"| {edition.say(name) if name != above else ''} | {chapter.number} · "
                     f"[{chapter.title}]({chapter.name}) | {chapter.question} | "
                     f"{', '.join(before[chapter.number])} | "
                     f"{5 * max(1, round(minutes[chapter.name] / 5))} |")
@@ -255,9 +255,9 @@ def drawing(found: dict, edition: Edition = ENGLISH) -> str:
     for c in parts:  # what can be reached by more than one arrow, too
         ways |= {(a, b) for a in parts for b in parts if (a, c) in ways and (c, b) in ways}
     arrows = [(a, b) for a, b in arrows if not any((a, c) in ways and (c, b) in ways for c in parts)]
-    rows = [f"    {edition.part(name)!r}: [\n" + "".join(f"        {row!r},\n" for row in chapters) + "    ],\n"
+    rows = [f"    {edition.say(name)!r}: [\n" + "".join(f"        {row!r},\n" for row in chapters) + "    ],\n"
             for name, chapters in parts.items()]
-    pairs = "".join(f"    {tuple(map(edition.part, pair))!r},\n" for pair in arrows)
+    pairs = "".join(f"    {tuple(map(edition.say, pair))!r},\n" for pair in arrows)
     title = edition.say("The map of the book, chapter by chapter") + ": "
     return DRAWING.format(mark=MAP, title=title, parts="{\n" + "".join(rows) + "}", arrows=f"[\n{pairs}]")
 
@@ -288,12 +288,8 @@ def filled(nb: dict, found: dict, edition: Edition = ENGLISH) -> dict:
 def fill(edition: Edition) -> None:
     "Write start, map and table into the index of an edition."
     path = edition.notebooks / "index.ipynb"
-    old = path.read_text(encoding="utf-8")
-    fresh = json.dumps(filled(json.loads(old), book(edition), edition), sort_keys=True, indent=1,
-                       ensure_ascii=False) + "\n"
-    if fresh != old:
-        with whole_file(path) as temporary:
-            temporary.write_text(fresh, encoding="utf-8")
+    nb = filled(json.loads(path.read_text(encoding="utf-8")), book(edition), edition)
+    store(path, json.dumps(nb, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
 
 
 def main() -> int:

@@ -36,10 +36,10 @@ def cell(kind: str, text: str, name: str = "c0ffee00") -> dict:
 
 def in_japanese(text: str, translations: dict) -> str:
     made = cell("code", text)
-    counts = catalogue.literals({"cells": [made]})
+    told = catalogue.messages(made, catalogue.literals({"cells": [made]}))
     entries = {("c0ffee00", english): polib.POEntry(msgid=english, msgstr=japanese)
                for english, japanese in translations.items()}
-    return catalogue.in_japanese(made, entries, counts, [])
+    return catalogue.in_japanese(made, told, entries, [])
 
 
 def test_every_message_has_a_japanese_of_today():
@@ -105,7 +105,8 @@ def test_an_edited_text_makes_its_translation_fuzzy_and_falls_back():
     fresh = catalogue.extracted({"cells": [after]}, po)
     assert fresh[0].fuzzy and fresh[0].previous_msgid == PROSE and fresh[0].msgstr == JA
     fallen = []
-    shown = catalogue.in_japanese(after, catalogue.known(fresh), Counter(), fallen)
+    told = catalogue.messages(after, Counter())
+    shown = catalogue.in_japanese(after, told, catalogue.known(fresh), fallen)
     assert shown == catalogue.source(after) and fallen == ["c0ffee00"]
 
 

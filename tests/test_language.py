@@ -113,7 +113,7 @@ def test_the_catalogue_is_whole():
 
 
 def test_a_missing_a_stale_and_a_broken_message_are_found(tmp_path, monkeypatch):
-    po = catalogue.catalogue()
+    po = catalogue.opened(catalogue.CATALOGUE)
     first, second, third = [entry for entry in po if "{" in entry.msgid][:3]
     first.msgstr, second.flags, third.msgstr = "", ["fuzzy"], "何もない"
     po.append(type(first)(msgid="said by nobody", msgstr="誰も言わない", comment="text"))
