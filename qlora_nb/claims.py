@@ -16,6 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from .core import InputError, stored_result, unknown_name
+from .language import LANGUAGES
 
 # %% ../nbs/24_claims.ipynb #c1a10006
 HOLDS, CONDITION = "holds", "holds with a condition"
@@ -358,17 +359,17 @@ def claims_json(
                       indent=1, ensure_ascii=False) + "\n"
 
 def read_claims(
-    language: str = "en",  # or "ja"
+    language: str = "en",  # one of `language.LANGUAGES`
 ) -> dict:  # verdicts, sources, claims
     """The ledger of the book's last chapter, from the file in the package.
 
     Args:
-        language: or "ja"
+        language: one of `language.LANGUAGES`
 
     Returns:
         verdicts, sources, claims
     """
-    if language not in ("en", "ja"):
-        raise unknown_name("language", language, ("en", "ja"))
+    if language not in LANGUAGES:
+        raise unknown_name("language", language, LANGUAGES)
     path = files("qlora_nb") / "data" / "claims" / f"claims.{language}.json"
     return json.loads(path.read_text(encoding="utf-8"))

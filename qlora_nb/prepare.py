@@ -28,17 +28,23 @@ def held_bytes(
     Args:
         trained: True: parameters that train; False: the others, and buffers
     """
-    # A parameter that is split between processes has no state of its own: its layer keeps it.
-    states = {layer.weight: layer.quant_state for layer in model.modules()
-              if getattr(layer, "quant_state", None) is not None}
+    states = _states(model)
 
     def size(p):
-        state = getattr(p, "quant_state", None) or states.get(p)
+        state = states.get(p)
         constants = state.as_dict(packed=True).values() if state is not None else []
         return sum(t.numel() * t.element_size() for t in [held_here(p), *constants])
 
     held = sum(size(p) for p in model.parameters() if p.requires_grad is trained)
     return held + (0 if trained else sum(b.numel() * b.element_size() for b in model.buffers()))
+
+def _states(model) -> dict:
+    "Four-bit parameter -> its constants."
+    # A parameter that is split between processes has no state of its own: its layer keeps it.
+    kept = {layer.weight: layer.quant_state for layer in model.modules()
+            if getattr(layer, "quant_state", None) is not None}
+    return kept | {p: p.quant_state for p in model.parameters()
+                   if getattr(p, "quant_state", None) is not None}
 
 # %% ../nbs/a_prepare.ipynb #f268831a
 def linear_names(
@@ -108,11 +114,10 @@ def parameter_counts(
     Returns:
         trained, frozen: numbers of parameters; share: trained / all
     """
-    states = {layer.weight: layer.quant_state for layer in model.modules()
-              if getattr(layer, "quant_state", None) is not None}
+    states = _states(model)
 
     def count(p):
-        state = getattr(p, "quant_state", None) or states.get(p)
+        state = states.get(p)
         return state.shape.numel() if state is not None else p.numel()
 
     trained = sum(count(p) for p in model.parameters() if p.requires_grad)
