@@ -11,9 +11,7 @@ with the same package versions, is not made again. One core does a run in some s
 line says how long all that is missing will take. Processes with --only of their own can share the
 work.
 """
-import argparse
 import json
-import logging
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +19,7 @@ from statistics import mean, median
 
 import torch
 
-from common import stored_runs
+from common import on_one_thread, seeds_parser, stored_runs
 from qlora_nb.ablations import FLAWS, mark_answers, mixed_rows, train_adapter
 from qlora_nb.blockwise import quantize
 from qlora_nb.core import machine, versions, write_json
@@ -142,13 +140,11 @@ def missing(runs: dict, parts: list[str], seeds: int) -> list[tuple[dict, int]]:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = seeds_parser(__doc__.splitlines()[0], 5)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on")
     parser.add_argument("--minutes", type=float, help="begin no run after so many")
     wanted = parser.parse_args()
-    logging.disable(logging.WARNING)
-    torch.set_num_threads(1)
+    on_one_thread()
     began, task = time.monotonic(), Task()
     head = {"machine": machine(), "versions": versions(), "steps": STEPS, "rates": RATES,
             "search_seed": SEARCH_SEED, "parts": PARTS}

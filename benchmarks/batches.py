@@ -7,17 +7,13 @@ rank. Every contestant sees `ROWS` rows, in batches of `BATCHES`; each batch siz
 rate of its own, in factors of two. It is judged by the loss on a third of the held-out questions.
 Writes benchmarks/results/batches.json after every run; runs that stand there are not made again.
 """
-import argparse
-import logging
 import math
 import time
 from pathlib import Path
 from statistics import mean
 
-import torch
-from transformers.utils.logging import disable_progress_bar
 
-from common import stored_runs
+from common import on_one_thread, seeds_parser, stored_runs
 from learning_rates import ALPHA, build
 from peft_families import Task, fit
 from qlora_nb.core import machine, versions, write_json
@@ -51,12 +47,8 @@ def best_rate(runs: list[dict], rank: int | None, batch: int) -> float:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=4, help="how many, from 0 on")
-    wanted = parser.parse_args()
-    logging.disable(logging.WARNING)
-    disable_progress_bar()
-    torch.set_num_threads(1)
+    wanted = seeds_parser(__doc__.splitlines()[0], 4).parse_args()
+    on_one_thread()
     task, runs = Task(), stored_runs(RESULTS)
     head = {"machine": machine(), "versions": versions(), "rows": ROWS, "batches": BATCHES,
             "alpha": ALPHA}

@@ -10,7 +10,6 @@ comes before that layer is the same at every step and is computed once. Each ada
 labels for each of its parameters, and reads all of them at every step.
 Writes benchmarks/results/capacity.json after every run; runs that stand there are not made again.
 """
-import logging
 import math
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import torch
 from torch.nn.functional import cross_entropy
 
-from common import stored_runs
+from common import on_one_thread, stored_runs
 from qlora_nb.core import machine, versions, write_json
 from qlora_nb.lora import LoRALinear
 from qlora_nb.micro import micro_folder
@@ -80,8 +79,7 @@ def run(rank: int, offered: float) -> dict:
 
 
 def main():
-    logging.disable(logging.WARNING)
-    torch.set_num_threads(1)
+    on_one_thread()
     head = {"machine": machine(), "versions": versions(), "steps": STEPS, "rate": RATE, "alpha": ALPHA}
     runs = stored_runs(RESULTS)
     for plan in PLANS:

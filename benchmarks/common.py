@@ -1,6 +1,7 @@
 """What the benchmarks share: a clock, options, a limit of memory, runs made before."""
 import argparse
 import json
+import logging
 import shutil
 import time
 from pathlib import Path
@@ -22,6 +23,22 @@ def timing_parser(description: str, rounds: int, quick: str) -> argparse.Argumen
         "processor: seconds of work, for a machine that others use too, with --threads 1"))
     parser.add_argument("--quick", action="store_true", help=quick)
     return parser
+
+
+def seeds_parser(description: str, seeds: int) -> argparse.ArgumentParser:
+    "The options of a benchmark that trains with several seeds."
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--seeds", type=int, default=seeds, help="how many, from 0 on")
+    return parser
+
+
+def on_one_thread() -> None:
+    "Train on one thread, whose seconds can be counted, and without the libraries' lines."
+    from transformers.utils.logging import disable_progress_bar
+
+    logging.disable(logging.WARNING)
+    disable_progress_bar()
+    torch.set_num_threads(1)
 
 
 def seconds(function, device: torch.device, clock: str) -> float:

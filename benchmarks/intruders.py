@@ -9,15 +9,12 @@ the same rows with the rate that benchmarks/learning_rates.py found for it, and 
 questions. Writes benchmarks/results/intruders.json after every run; runs that stand there are not
 made again.
 """
-import argparse
-import logging
 import time
 from pathlib import Path
 
 import torch
-from transformers.utils.logging import disable_progress_bar
 
-from common import stored_runs
+from common import on_one_thread, seeds_parser, stored_runs
 from learning_rates import ALPHA, build
 from peft_families import MATRICES, STEPS, Task, fit
 from qlora_nb.core import machine, versions, write_json
@@ -63,12 +60,8 @@ def run(task: Task, rank: int | None, seed: int) -> dict:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=2, help="how many, from 0 on")
-    wanted = parser.parse_args()
-    logging.disable(logging.WARNING)
-    disable_progress_bar()
-    torch.set_num_threads(1)
+    wanted = seeds_parser(__doc__.splitlines()[0], 2).parse_args()
+    on_one_thread()
     task, runs = Task(), stored_runs(RESULTS)
     head = {"machine": machine(), "versions": versions(), "steps": STEPS, "alpha": ALPHA, "top": TOP}
     for seed in range(wanted.seeds):

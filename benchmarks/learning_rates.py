@@ -9,16 +9,14 @@ third of the held-out questions. LoRA comes twice: with alpha fixed, and with al
 Writes benchmarks/results/learning_rates.json after every run; runs that stand there are not made
 again.
 """
-import argparse
 import json
-import logging
 import math
 import time
 from pathlib import Path
 
 import torch
-from transformers.utils.logging import disable_progress_bar
 
+from common import on_one_thread, seeds_parser
 from peft_families import BATCH, MATRICES, InPlace, Task, fit
 from qlora_nb.core import machine, versions, write_json
 from qlora_nb.lora import LoRALinear
@@ -49,12 +47,8 @@ def build(rank: int | None, alpha: float | None, seed: int) -> InPlace:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=2, help="how many, from 0 on")
-    wanted = parser.parse_args()
-    logging.disable(logging.WARNING)
-    disable_progress_bar()
-    torch.set_num_threads(1)
+    wanted = seeds_parser(__doc__.splitlines()[0], 2).parse_args()
+    on_one_thread()
     task, about = Task(), {"machine": machine(), "versions": versions()}
     old = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     found = old if old.get("versions") == about["versions"] else about

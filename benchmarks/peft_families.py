@@ -9,9 +9,7 @@ over-fitting on 64 rows, and what a forward pass costs, all methods taking turns
 Writes benchmarks/results/peft_families.json after every run; runs that stand there are not made
 again.
 """
-import argparse
 import json
-import logging
 import math
 import random
 import statistics
@@ -22,6 +20,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache
 
+from common import on_one_thread, seeds_parser
 from qlora_nb.core import machine, versions, write_json
 from qlora_nb.data import FORMATS, Collator, encode_all
 from qlora_nb.exam import make_exam
@@ -247,11 +246,8 @@ def _next(method, cache) -> None:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=2, help="how many, from 0 on")
-    wanted = parser.parse_args()
-    logging.disable(logging.WARNING)
-    torch.set_num_threads(1)
+    wanted = seeds_parser(__doc__.splitlines()[0], 2).parse_args()
+    on_one_thread()
     task, about = Task(), {"machine": machine(), "versions": versions()}
     old = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     found = old if old.get("versions") == about["versions"] else about
