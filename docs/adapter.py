@@ -493,7 +493,8 @@ def contents(paths: list, edition: Edition) -> str:
     order = [*PARTS.values(), APPENDIX]
     chapters = {name: [page(path.name) for path in paths if part(path.name) == name]
                 for name in order}
-    chapters[APPENDIX].sort(key="questions".__ne__)  # what is looked for in a hurry comes first
+    # What is looked for in a hurry comes first.
+    chapters[APPENDIX].sort(key=lambda name: name not in ("questions", "glossary"))
     chapters[APPENDIX].append("reference")
     blocks = [f"```{{toctree}}\n:hidden:\n:caption: {edition.say(name)}\n\n" + "\n".join(pages) + "\n```"
               for name, pages in chapters.items() if pages]

@@ -1,7 +1,8 @@
 """The Japanese edition: gettext catalogues of what a reader reads, and the notebooks made with them.
 
     python docs/catalogue.py extract     take what is new or changed in nbs/ into docs/ja/*.po
-    python docs/catalogue.py check       say what is missing, stale or broken; exit with 1 if anything is
+    python docs/catalogue.py check       say what is missing, stale or broken, and where a word of the glossary
+                                         has another translation; exit with 1 if anything is
     python docs/catalogue.py build       write nbs/ja/*.ipynb and qlora_nb/data/ja.json
 
 A message is what is read in one piece: a markdown cell, and of a code cell each comment, docstring,
@@ -27,6 +28,7 @@ import polib
 
 import colab
 import command
+import glossary
 import route
 from editions import JAPANESE, WORDS, said
 from po import fresh, opened, store, usable
@@ -437,6 +439,8 @@ def check() -> list:
     "Sentences on everything that keeps the Japanese edition from being whole."
     wrong = [f"docs/ja/{WORDS.name}: {entry.msgid!r} has no translation of today"
              for entry in site_words() if not entry.msgstr or entry.fuzzy] + command.check()
+    pairs = [(f"docs/ja/{path.name}", entry.msgid, entry.msgstr)
+             for path in (WORDS, command.CATALOGUE) for entry in opened(path) if usable(entry)]
     for path in notebooks():
         nb, name = json.loads(path.read_text(encoding="utf-8")), page(path.name)
         entries, counts = known(catalogue(name)), literals(nb)
@@ -450,6 +454,7 @@ def check() -> list:
             elif entry.fuzzy:
                 wrong.append(f"{place}: {message.kind} {start!r} has changed since it was translated")
             else:
+                pairs.append((place, key[1], entry.msgstr))
                 wrong += [f"{place}: {message.kind} {start!r}: {fault}"
                           for fault in faults(message.kind, key[1], entry.msgstr)]
         said = {}
@@ -463,7 +468,7 @@ def check() -> list:
             if cell["cell_type"] == "code" and told:
                 if not same_code(source(cell), in_japanese(cell, told, entries, []), told):
                     wrong.append(f"docs/ja/{name}.po, cell {cell['id']}: the code is no longer the same")
-    return wrong
+    return wrong + glossary.check(pairs)
 
 
 def same_code(english: str, japanese: str, said: list) -> bool:

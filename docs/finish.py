@@ -166,7 +166,8 @@ def nowhere(soup: BeautifulSoup) -> str:
     soup.head.insert(0, soup.new_tag("base", href=urlparse(project.site()).path))
     soup.title.string = f"Not found — {project.settings()['title']}"
     for other in soup.select("link[rel=canonical], link[rel=next], .bd-sidebar-secondary, "
-                             "nav.page-toc, .prev-next-footer, meta[property], link[rel=alternate][hreflang]"):
+                             "nav.page-toc, .prev-next-footer, meta[property], "
+                             "link[rel=alternate][hreflang], #which-edition"):
         other.decompose()
     article = soup.select_one("article")
     article.clear()

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
 import catalogue  # noqa: E402
+import glossary  # noqa: E402
 from editions import EDITIONS, ENGLISH, JAPANESE  # noqa: E402
 from project import page  # noqa: E402
 
@@ -118,3 +119,40 @@ def test_a_removed_cell_takes_its_message_along():
 def test_links_of_japanese_notebooks_lead_one_folder_further():
     assert catalogue.relinked("[a](../LICENSE) [b](00_bits.ipynb)") == "[a](../../LICENSE) [b](00_bits.ipynb)"
     assert page("ja/00_bits.ipynb") == "bits"
+
+
+def test_one_word_for_one_thing():
+    english, japanese = (
+        "- **absmax** (絶対最大値): The largest size. [chapter 3](03_blockwise.ipynb#fences)\n"
+        "- **NF4**: A codebook. [chapter 2](02_nf4.ipynb)\n",
+        "- **絶対最大値**（absmax）：最も大きい絶対値。[第3章](03_blockwise.ipynb#fences)\n"
+        "- **NF4**：符号表。[第2章](02_nf4.ipynb)\n")
+    found = glossary.listed(english)
+    assert found == glossary.listed(japanese) == [
+        glossary.Term("absmax", "絶対最大値", "03_blockwise.ipynb"), glossary.Term("NF4", "NF4", "02_nf4.ipynb")]
+    assert list(glossary.agreement(found, found)) == [] == list(glossary.explained(found))
+
+    other = glossary.Term("absmax", "最大値", "03_blockwise.ipynb")
+    same = glossary.Term("largest size", "絶対最大値", "03_blockwise.ipynb")
+    for wrong in (other, same):
+        assert "one word for one thing" in "".join(glossary.agreement([*found, wrong], [*found, wrong]))
+    assert "one edition only" in "".join(glossary.agreement([*found, other], found))
+    assert "bits does not use" in "".join(glossary.explained([glossary.Term("absmax", "絶対最大値", "00_bits.ipynb")]))
+
+
+def test_a_translation_uses_the_word_of_the_glossary():
+    terms = [glossary.Term("optimizer", "オプティマイザ", ""), glossary.Term("optimizer state", "オプティマイザの状態", "")]
+
+    def wrong(english, japanese):
+        return list(glossary.used(terms, [("here", english, japanese)]))
+
+    assert wrong("Optimizer states in 8 bits", "8ビットのオプティマイザの状態") == []
+    assert wrong("An optimizer moves them.", "最適化器が動かす。") == ["here: 'optimizer' is オプティマイザ in this book"]
+    assert len(wrong("optimizer states", "オプティマイザ状態")) == 1
+    assert wrong("`optimizer` as code, and [a link](12_optimizer.ipynb)", "コードとリンク") == []
+
+
+def test_the_glossary_is_whole():
+    found = glossary.terms(ENGLISH)
+    assert len(found) > 70 and found == glossary.terms(JAPANESE)
+    assert glossary.EVERYDAY <= {term.english for term in found}

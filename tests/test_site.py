@@ -529,17 +529,26 @@ def test_the_switch_stays_at_the_section_and_is_remembered(tab):
     assert page.url == f"{tab.base}bits.html" and tab.faults == []
 
 
-def test_the_first_visit_follows_the_browser_and_no_later_one_does(browser, base):
+def test_the_first_visit_follows_the_browser_and_later_ones_what_was_chosen(browser, base):
     tab = Tab(browser, base, locale="ja-JP")
     page = tab.open("nf4")
     page.wait_for_url(f"{base}ja/nf4.html")
+    assert tab.open("bits").url == f"{base}bits.html"  # a link to an English page is not turned away
+    page.click("a.navbar-brand")  # nor is a way inside the book
+    page.wait_for_url(f"{base}index.html")
+    tab.open("index")
+    page.wait_for_url(f"{base}ja/index.html")
     page.click("a.switch-language")
-    page.wait_for_url(f"{base}nf4.html")
-    assert tab.open("bits").url == f"{base}bits.html"
+    page.wait_for_url(f"{base}index.html")
+    assert tab.open("index").url == f"{base}index.html" and tab.faults == []
     tab.context.close()
+
+
+def test_who_reads_another_language_is_never_sent_to_the_japanese_edition(browser, base):
     tab = Tab(browser, base, locale="fr-FR")
-    assert tab.open("nf4").url == f"{base}nf4.html"
-    assert tab.open("ja/nf4").url == f"{base}ja/nf4.html" and tab.faults == []
+    for name in ("nf4", "ja/nf4", "index"):
+        assert tab.open(name).url == f"{base}{name}.html"
+    assert tab.faults == []
     tab.context.close()
 
 
