@@ -1,4 +1,5 @@
 """What several test files need: the command line as a real process, small data, a browser."""
+import gc
 import json
 import os
 import shutil
@@ -14,6 +15,12 @@ from qlora_nb.micro import micro_folder
 
 os.environ["QLORA_NB_LANG"] = "en"  # whatever the locale of who runs the tests
 COMMAND = [str(Path(sys.executable).with_name("qlora-nb"))]
+
+
+def pytest_collection_finish():
+    "A training collects garbage several times: it need not look through all imports each time."
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
