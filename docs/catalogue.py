@@ -39,7 +39,7 @@ MARKDOWN, COMMENT, DOCSTRING, LABEL, STRING = "markdown", "comment", "docstring"
 # Calls and keywords whose strings are read, even those of one word; and those whose never are.
 SHOWN = {"print", "title", "suptitle", "set_title", "set_xlabel", "set_ylabel", "text", "annotate",
          "xlabel", "ylabel", "zlabel", "label", "box", "arrow", "Drawing", "Slider", "rename_axis",
-         "xticklabels", "yticklabels", "labels",
+         "xticklabels", "yticklabels", "labels", "begin", "where", "claims_table", "counted",
          "read_claims"}
 UNSEEN = {"loc", "textcoords", "contains", "test_eq", "test_fail", "encode", "write_text", "search",
           "sub", "findall", "match", "split", "partition", "replace", "suffixes", "cell", "ja",

@@ -34,7 +34,8 @@ LOGS = ("log", "logging.getLogger('qlora_nb')")
 # What `spoken` is given out of records and ledgers.
 NAMES = ["matrices", "constants", "embeddings and head", "norms and biases", "adapter", "gradients",
          "optimizer states", "activations", "working memory", "CUDA context", "put together", "held",
-         "held-out", "new phrasing", "exact match", "loss", "finished", "not finished", "damaged", ", "]
+         "held-out", "new phrasing", "exact match", "loss", "finished", "not finished", "damaged", ", ",
+         "holds", "holds with a condition", "does not hold", "cannot be decided here"]
 EXPECTED = ["a whole number", "a number", "true or false", "a text"]  # of an option, within an error
 TELLING = {"in_one_line"}  # functions whose result another module tells
 PLACE = re.compile(r"(?<!\{)\{(\w+)\}(?!\})")
