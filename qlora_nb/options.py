@@ -172,7 +172,7 @@ def resolve(
     return options
 
 # %% ../nbs/a_options.ipynb #d1ceb2c0
-_RANGES = {  # option: (lowest value, whether it may be reached, highest value, what it counts)
+_RANGES = {  # option: (lowest value, whether it may be reached, highest value)
     "rank": (1, True, math.inf), "alpha": (0, False, math.inf), "dropout": (0, True, 0.99),
     "held_out": (1, True, math.inf), "sequence_length": (8, True, math.inf),
     "max_new_tokens": (1, True, math.inf), "steps": (1, True, math.inf),
