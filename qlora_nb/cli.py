@@ -10,6 +10,7 @@ __all__ = ['COMMANDS', 'answers_table', 'numbers_table', 'memory_table', 'gpu_ta
 # %% ../nbs/a_cli.ipynb #d6eb43e3
 import argparse
 import errno
+import gc
 import json
 import logging
 import os
@@ -176,7 +177,8 @@ def _finetune(typed: Typed, console: Console) -> int | None:
         _show_plan(options, console)
         return None
     logging.getLogger("qlora_nb").info("loading torch, transformers and peft")
-    from qlora_nb.finetune import finetune
+    with _importing():
+        from qlora_nb.finetune import finetune
 
     record = finetune(typed.options, typed.given)
     leave()
@@ -193,7 +195,8 @@ def _generate(typed: Typed, console: Console) -> None:
     options = _speaker_options(typed)
     questions = _questions(typed.words)
     _quieten()
-    from qlora_nb.several import generate_each
+    with _importing():
+        from qlora_nb.several import generate_each
 
     said = generate_each(questions, options)
     for question, *answers in zip(questions, *said.values()):
@@ -236,7 +239,8 @@ def _chat(typed: Typed, console: Console) -> None:
     "Talk with the model, in the terminal or with lines of standard input."
     options = _speaker_options(typed)
     _quieten()
-    from qlora_nb.terminal import Terminal
+    with _importing():
+        from qlora_nb.terminal import Terminal
 
     Terminal(options).run()
 
@@ -253,7 +257,8 @@ def _evaluate(typed: Typed, console: Console) -> None:
         return
     check_places(options)
     _quieten()
-    from qlora_nb.comparison import compare, faults_note, result_table
+    with _importing():
+        from qlora_nb.comparison import compare, faults_note, result_table
 
     if options.judge or not options.tasks:
         result = compare(options)
@@ -273,7 +278,8 @@ def _merge(typed: Typed, console: Console) -> None:
     "Merge and say where the model is."
     check_places(typed.options)
     _quieten()
-    from qlora_nb.adapters import merge
+    with _importing():
+        from qlora_nb.adapters import merge
 
     console.print(spoken("merged model in {folder}", folder=merge(typed.options)), soft_wrap=True)
 
@@ -426,11 +432,12 @@ def _as_json(model: str, entry: Ledger, gpus: dict[str, int]) -> dict:
 # %% ../nbs/a_cli.ipynb #b1c75e94
 def _show_plan(options: FinetuneOptions, console: Console) -> None:
     "Print what a fine-tune would do; `options` are resolved and nothing is written."
-    from qlora_nb.exam import load_data
-    from qlora_nb.plan import as_record, held_by, make_plan, recipe_of
-    from qlora_nb.preflight import matmul_rate, operations
-    from qlora_nb.runs import find_run
-    from qlora_nb.tokenizer import load_tokenizer
+    with _importing():
+        from qlora_nb.exam import load_data
+        from qlora_nb.plan import as_record, held_by, make_plan, recipe_of
+        from qlora_nb.preflight import matmul_rate, operations
+        from qlora_nb.runs import find_run
+        from qlora_nb.tokenizer import load_tokenizer
 
     run, plan = find_run(options), make_plan(options)
     data = load_data(plan, load_tokenizer(plan.folder))
@@ -1149,9 +1156,23 @@ def _speak(flags: argparse.Namespace) -> None:
     # bitsandbytes tries an optional kernel package and reports that it is absent.
     logging.getLogger("bitsandbytes").setLevel(level if flags.verbose else logging.ERROR)
 
+@contextmanager
+def _importing() -> Iterator[None]:
+    "Import without looking for garbage, of which there is none, and never look through this again."
+    was, first = gc.isenabled(), "torch" not in sys.modules
+    gc.disable()
+    try:
+        yield
+    finally:
+        if first:
+            gc.freeze()
+        if was:
+            gc.enable()
+
 def _quieten() -> None:
     "Let the libraries speak only of what a reader can act on, unless --verbose asks for all."
-    from transformers.utils import logging as transformers_logging
+    with _importing():
+        from transformers.utils import logging as transformers_logging
 
     if logging.getLogger().level <= logging.INFO:
         transformers_logging.set_verbosity_info()
