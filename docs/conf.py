@@ -41,6 +41,7 @@ nb_execution_mode = "off"
 nb_merge_streams = True
 nb_ipywidgets_js = {}
 nb_number_source_lines = False
+nb_render_markdown_format = "myst"  # outputs have tables, as cells do
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "attrs_inline", "attrs_block",
                           "deflist", "tasklist"]
 myst_heading_anchors = 4
