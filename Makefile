@@ -33,7 +33,7 @@ lab: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-docs browser
 	python docs/build.py --book
 
-bench: $(VENV)/.installed-dev
+bench: $(VENV)/.installed-dev $(VENV)/.installed-docs
 	python benchmarks/micro_run.py
 	python benchmarks/finetune_cpu.py
 	python benchmarks/micro_controls.py
@@ -52,6 +52,7 @@ bench: $(VENV)/.installed-dev
 	python benchmarks/optimizers_cpu.py
 	python benchmarks/cuda_dry.py
 	python benchmarks/processes.py
+	python benchmarks/site_languages.py
 
 # On a machine with an NVIDIA GPU: its tests, benchmarks and cells, those of most worth first, within
 # BUDGET seconds. PYTHON may be one that has torch.

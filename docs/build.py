@@ -85,11 +85,20 @@ def pages(edition: Edition) -> None:
         raise
 
 
-def publish(names: list, bound: bool) -> None:
-    "Copy the pages that exist now to _site/, finish, index and, if asked, bind them."
-    with whole_folder(SITE, ["*"]) as fresh:
-        with ProcessPoolExecutor(len(EDITIONS)) as pool:
-            list(pool.map(functools.partial(placed, site=fresh, names=names, bound=bound), EDITIONS))
+def build(editions: list, site: Path, bound: bool) -> list:
+    "Make the pages of these editions, and return their names; with `bound`, bind them as a book, too."
+    names = [adapter.build(edition) for edition in editions][0]
+    with ThreadPoolExecutor(len(editions)) as pool:  # each waits for a Sphinx of its own
+        list(pool.map(pages, editions))
+    publish(editions, site, names, bound)
+    return names
+
+
+def publish(editions: list, site: Path, names: list, bound: bool) -> None:
+    "Copy the pages that exist now to the site, finish, index and, if asked, bind them."
+    with whole_folder(site, ["*"]) as fresh:
+        with ProcessPoolExecutor(len(editions)) as pool:
+            list(pool.map(functools.partial(placed, site=fresh, names=names, bound=bound), editions))
         (fresh / ".nojekyll").touch()  # GitHub Pages would leave out folders that begin with _
         finish.finish_site(fresh, names)
         if bound:
@@ -160,10 +169,7 @@ def main() -> int:
             for folder in (SITE, BUILD):
                 shutil.rmtree(folder, ignore_errors=True)
         vendor()
-        names = [adapter.build(edition) for edition in EDITIONS][0]
-        with ThreadPoolExecutor(len(EDITIONS)) as pool:  # each waits for a Sphinx of its own
-            list(pool.map(pages, EDITIONS))
-        publish(names, args.book)
+        names = build(EDITIONS, SITE, args.book)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
