@@ -265,6 +265,7 @@ class Architecture:
         ends: numbers in embeddings and head; a head that is the table counts once
         others: numbers in norms and whatever else trains
         context: tokens
+        tied: the head is the table
     """
 
     family: str
@@ -273,6 +274,7 @@ class Architecture:
     ends: int  # numbers in embeddings and head; a head that is the table counts once
     others: int  # numbers in norms and whatever else trains
     context: int  # tokens
+    tied: bool = False  # the head is the table
 
 def describe(
     config,  # of a causal language model of transformers
@@ -294,4 +296,5 @@ def describe(
     biases = sum(layer.bias.numel() for layer in layers.values() if layer.bias is not None)
     rest = sum(part.numel() for part in model.parameters()) - ends - biases
     rest -= sum(inputs * outputs for inputs, outputs in matrices.values())
-    return Architecture(config.model_type, matrices, biases, ends, rest, context_of(config))
+    return Architecture(config.model_type, matrices, biases, ends, rest, context_of(config),
+                        tables[-1] is model.get_input_embeddings().weight)

@@ -41,8 +41,8 @@ from qlora_nb.fits import (
 )
 from .memory import CONTEXT, METHODS, MODELS, Recipe, Shape, check_size, read_shape
 from qlora_nb.processes import (
-    LOST, STARTED, check_processes, divide_step, is_main, launch, leave, lost_another, may_speak,
-    rank, world_size,
+    LOST, STARTED, check_processes, divide_step, end_with_launcher, is_main, launch, leave, lost_another,
+    may_speak, rank, world_size,
 )
 from .questions import answer_to
 from qlora_nb.options import (
@@ -170,11 +170,13 @@ def _finetune(typed: Typed, console: Console) -> int | None:
     check_places(options)
     check_processes(options.processes, options.shard)
     divide_step(options.batch_size or 1, options.accumulation or 1, options.processes or 1)
+    end_with_launcher(_alone)
     if (options.processes or 1) > world_size() and not typed.flags.dry_run:
         return launch(["qlora_nb", "finetune", "--lang", language(), *typed.arguments], options.processes or 1)
     _quieten()
     if typed.flags.dry_run:
-        _show_plan(options, console)
+        if is_main():
+            _show_plan(options, console)
         return None
     logging.getLogger("qlora_nb").info("loading torch, transformers and peft")
     with _importing():
@@ -335,7 +337,7 @@ def _memory(typed: Typed, console: Console) -> None:
         if isinstance(entry, Ledger):
             console.print(memory_table(entry), gpu_table(entry, gpus), sep="\n")
         else:
-            console.print(held_table(entry.parts, gpus))
+            console.print(held_table(entry.parts, gpus, typed.options.processes))
             console.print(retold(f"What weights and training hold is exact; {entry.why}."), soft_wrap=True)
     console.print(retold("GB are billions of bytes; a T4's 16 GB are 15.8 of them to torch. CUDA's "
                          "context is an allowance; what an allocator loses is not counted."), soft_wrap=True)
@@ -392,14 +394,17 @@ def _shape(options: MemoryOptions, model: str):
 def held_table(
     parts: dict[str, int],  # of `fits.held_parts`
     gpus: dict[str, int],  # name -> bytes
+    processes: int = 1,  # that do the job
 ) -> Table:
     """The parts that do not depend on a batch, and which GPU has room for more than them.
 
     Args:
         parts: of `fits.held_parts`
         gpus: name -> bytes
+        processes: that do the job
     """
-    table = Table(*all_spoken("part", "bytes", "GB"), title=spoken("Whatever the batch"))
+    each = spoken(", on each of {processes} GPUs", processes=processes) * (processes > 1)
+    table = Table(*all_spoken("part", "bytes", "GB"), title=spoken("Whatever the batch") + each)
     for name, size in [*parts.items(), ("held", sum(parts.values()))]:
         table.add_row(spoken(name), f"{size:,}", f"{size / 1e9:.2f}")
     table.add_section()
@@ -439,7 +444,7 @@ def _show_plan(options: FinetuneOptions, console: Console) -> None:
         from qlora_nb.runs import find_run
         from qlora_nb.tokenizer import load_tokenizer
 
-    run, plan = find_run(options), make_plan(options)
+    run, plan = find_run(options), make_plan(options, options.processes)
     data = load_data(plan, load_tokenizer(plan.folder))
     recipe, shape = recipe_of(plan, data.train), plan.shape
     steps = plan.total_steps(len(data.train))
@@ -465,9 +470,11 @@ def _show_plan(options: FinetuneOptions, console: Console) -> None:
     console.print(memory_table(entry))
     rate = matmul_rate(plan.device, plan.dtype, size=min(shape.hidden, 4096))
     work = operations(shape, int(tokens), plan.gradient_checkpointing)
+    count = plan.processes if plan.device.type == "cuda" else 1  # a CPU is shared by all
+    each = f" on each of {count} GPUs" if count > 1 else ""
     console.print(retold(
-        f"time: about {_duration(work / rate)} of training, if it goes at the {rate / 1e9:,.0f} billion "
-        "operations a second that a product of matrices reaches here now; questions asked before and "
+        f"time: about {_duration(work / rate / count)} of training, if it goes at the {rate / 1e9:,.0f} billion "
+        f"operations a second that a product of matrices reaches here now{each}; questions asked before and "
         "after come on top"), soft_wrap=True)
     console.print(retold("nothing was written"), soft_wrap=True)
 
@@ -1116,6 +1123,11 @@ def _lost() -> int:
         _tell("another process of the run has ended, and all end with it; what was saved before is "
               "whole: go on with --resume")
     return LOST
+
+def _alone() -> None:
+    "Say why a process ends that nobody will end."
+    _tell("what started the processes of the run has ended, and all end with it; what was saved before is "
+          "whole: go on with --resume")
 
 def _run(command: str, arguments: list[str]) -> int:
     "Parse the options of a command and run it, or print what was asked about it."

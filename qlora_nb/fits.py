@@ -253,7 +253,9 @@ def held_parts(
     architecture,  # an `architectures.Architecture`
     recipe: Recipe,
 ) -> dict[str, int]:  # part -> bytes; no activations
-    """What weights and training hold at any batch; raises `InputError` for a target that is not there.
+    """What weights and training hold at any batch; of a split model, what one of its processes holds.
+
+    Raises `InputError` for a target that is not there.
 
     Args:
         architecture: an `architectures.Architecture`
@@ -279,8 +281,12 @@ def held_parts(
     trained = (recipe.rank * sum(map(sum, chosen)) if recipe.rank
                else sum(parts.values()) // recipe.compute)
     state = 1 if "8bit" in recipe.optimizer else each if recipe.optimizer == "adamw_torch" else 4
-    return parts | {"adapter": each * trained if recipe.rank else 0, "gradients": each * trained,
-                    "optimizer states": 2 * state * trained}
+    parts |= {"adapter": each * trained if recipe.rank else 0, "gradients": each * trained,
+              "optimizer states": 2 * state * trained}
+    if not recipe.sharded:
+        return parts
+    left = {"constants", "embeddings and head"} if architecture.tied else {"constants"}
+    return {name: size if name in left else -(-size // recipe.processes) for name, size in parts.items()}
 
 # %% ../nbs/a_fits.ipynb #d2efe969
 METHOD_NAMES = {

@@ -208,13 +208,15 @@ def fits_at_full_length(
 # %% ../nbs/a_plan.ipynb #ad4c5d10
 def make_plan(
     options: FinetuneOptions,  # resolved or not
+    processes: int | None = None,  # that would divide each step; None: those that there are
 ) -> Plan:
     """Decide everything that options leave open; raises `InputError` for what cannot be.
 
     Args:
         options: resolved or not
+        processes: that would divide each step; None: those that there are
     """
-    options = resolve(options)
+    options, processes = resolve(options), processes or world_size()
     device = pick_device(options.device)
     cuda = device.type == "cuda"
     pick_backend(options.backend, device, options.quantization)
@@ -232,7 +234,7 @@ def make_plan(
         sequence_length=pick_sequence_length(options.sequence_length, context),
         optimizer=options.optimizer or (
             "paged_adamw_32bit" if cuda and not options.shard else "adamw_torch"),
-        processes=world_size(), shard=options.shard and world_size() > 1,
+        processes=processes, shard=options.shard and processes > 1,
         gradient_checkpointing=options.gradient_checkpointing or False))
     divide_step(plan.batch_size, plan.accumulation, plan.processes)  # raises where it cannot
     if options.gradient_checkpointing is None:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STARTED', 'LOST', 'world_size', 'rank', 'local_rank', 'check_processes', 'is_main', 'divide_step', 'own_rows', 'join',
-           'leave', 'wait_for_all', 'from_main', 'all_of', 'main_first', 'Team', 'lost_another', 'may_speak', 'launch',
-           'shard', 'whole', 'held_here', 'split_like']
+           'leave', 'wait_for_all', 'from_main', 'all_of', 'main_first', 'Team', 'lost_another', 'may_speak',
+           'end_with_launcher', 'launch', 'shard', 'whole', 'held_here', 'split_like']
 
 # %% ../nbs/a_processes.ipynb #1d701f37
 import inspect
@@ -317,6 +317,32 @@ def may_speak() -> bool:
         return store.add("qlora_nb has spoken", 1) == 1
     except Exception:
         return is_main()
+
+def end_with_launcher(
+    say,  # without arguments; called in the first process before it ends
+) -> None:
+    """End this process within seconds when the launcher that started it is gone.
+
+    Args:
+        say: without arguments; called in the first process before it ends
+    """
+    import threading
+    import time
+
+    if STARTED not in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
+        return
+    parent = int(os.environ.get(STARTED) or os.getppid())
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        if is_main():
+            say()
+        else:
+            time.sleep(1.5)  # or the first process would miss this one, and say that instead
+        os._exit(LOST)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 def launch(
     arguments: list[str],  # of `python -m`, as in ["qlora_nb", "finetune"]

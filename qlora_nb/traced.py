@@ -333,7 +333,7 @@ class Traced:
     def coefficients(self, recipe: Recipe) -> tuple[dict[str, Counter], dict[str, Counter]]:
         "Parts, and moments, as `activations.coefficients` has them."
         recipe, grows = self.supported(recipe), ("adapter", "gradients", "optimizer states")
-        held, found = held_parts(self.architecture, recipe), self.trace(recipe)
+        held, found = held_parts(self.architecture, replace(recipe, sharded=False)), self.trace(recipe)
         held["norms and biases"] += self.buffers
         linear = recipe.rank and "8bit" not in recipe.optimizer
         parts = {name: polynomial(r=size // recipe.rank) if linear and name in grows

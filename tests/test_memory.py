@@ -116,6 +116,10 @@ def test_what_is_not_counted_is_said(called, folder):
     printed = called("memory", place, "micro", "--gpu", "T4", "--method", "lora8")
     assert "of a qwen2 model on an 8-bit base are not counted" in printed.stdout
     assert "total" in printed.stdout
+    done = called("memory", place, "--json", "--method", "lora8", "--processes", "8", "--shard")
+    each, = json.loads(done.stdout)
+    assert each["parts"] == {name: size if name == "constants" else -(-size // 8)
+                             for name, size in said["parts"].items()}
 
 
 def test_grouped_queries_and_code_that_needs_values(folder):

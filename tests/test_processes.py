@@ -1,18 +1,22 @@
 "Several processes: they compute what one computes, and they end together."
+import io
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from conftest import COMMAND
 from safetensors.torch import load_file
 
+from qlora_nb.cli import main
 from qlora_nb.core import InputError, read_json
 from qlora_nb.finetune import finetune
 from qlora_nb.options import FinetuneOptions
@@ -105,16 +109,37 @@ def test_another_number_of_processes_goes_on(pair, options, by_one, tmp_path, be
     assert furthest(*adapters(by_one, tmp_path / "run")) < 1e-6
 
 
+def printed(*arguments) -> list[str]:
+    "What a command prints, without the speed that it measures."
+    out = io.StringIO()
+    with redirect_stdout(out):
+        assert main([str(argument) for argument in arguments]) == 0
+    return [line for line in out.getvalue().splitlines() if not line.startswith("time:")]
+
+
+@pytest.mark.parametrize("split", [[], ["--shard"]])
+def test_a_dry_run_of_two_processes_counts_what_two_processes_count(pair, small_data, tmp_path, split):
+    words = ["finetune", "--dry-run", "--device", "cpu", "--data", small_data, "--held-out", "4",
+             "--batch-size", "4", "--output", tmp_path / "run", *split]
+    (by_two, silent), alone = pair(printed, *words), printed(*words, "--processes", "2")
+    counted = [line for line in alone if "│" in line and "processes" not in line]
+    assert counted == [line for line in by_two if "│" in line and "processes" not in line] and not silent
+    text = "\n".join(alone)
+    assert re.search(r"processes +│ 2", text) and "adamw_torch" in text and "2 GPUs" in text
+    assert ("put together" in text) == bool(split)
+
+
 def workers(of: int) -> list[int]:
     "The processes that a process has started, by number, those of torchrun's launcher first."
-    import psutil
-
     found = [child for child in psutil.Process(of).children(recursive=True)
              if "finetune" in " ".join(child.cmdline())]
     return [child.pid for child in sorted(found, key=lambda child: int(child.environ()["RANK"]))]
 
 
-def test_a_killed_process_ends_all_with_one_sentence(tmp_path, small_data):
+@pytest.mark.parametrize("who, status, words", [
+    ("process 1", 2, "process 1 of the run was killed"),
+    ("the launcher", -signal.SIGKILL, "what started the processes of the run has ended")])
+def test_whoever_is_killed_ends_all_with_one_sentence(tmp_path, small_data, who, status, words):
     output = tmp_path / "run"
     running = subprocess.Popen(
         [*COMMAND, "finetune", "--data", str(small_data), "--output", str(output), "--processes", "2", *STEPS],
@@ -125,13 +150,19 @@ def test_a_killed_process_ends_all_with_one_sentence(tmp_path, small_data):
         time.sleep(0.2)
     pids = workers(running.pid)
     assert len(pids) == 2
-    os.kill(pids[1], signal.SIGKILL)
+    os.kill(running.pid if who == "the launcher" else pids[1], signal.SIGKILL)
     killed = time.monotonic()
     _, said = running.communicate(timeout=60)
-    assert time.monotonic() - killed < 10 and running.returncode == 2
+    while any(alive(pid) for pid in pids) and time.monotonic() - killed < 10:
+        time.sleep(0.1)
+    assert time.monotonic() - killed < 10 and running.returncode == status
     assert len(said.strip().splitlines()) == 1, said
-    assert "process 1 of the run was killed" in said and "--resume" in said
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert words in said and "--resume" in said and not output.exists()
+
+
+def alive(pid: int) -> bool:
+    "Whether a process runs; one that has ended may wait for a parent to look at it."
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def test_a_process_without_memory_ends_all_that_torchrun_has_started(tmp_path, small_data):
