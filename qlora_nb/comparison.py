@@ -419,14 +419,18 @@ def side_weights(
     Returns:
         for people, and equal only for equal weights
     """
-    from qlora_nb.adapters import open_adapter
+    from qlora_nb.adapters import open_adapter, taken_out
     from qlora_nb.loading import fingerprint
     from qlora_nb.models import fetch_model
 
     def mark(side):
         if side.options.adapter == "none":
             return fingerprint(fetch_model(side.options.model, side.options.revision))
-        file = open_adapter(side.options.adapter).path / "adapter_model.safetensors"
+        adapter = open_adapter(side.options.adapter)
+        if not side.adapted and (start := taken_out(adapter.config)):
+            raise InputError(f"the adapter in {adapter.path} began with {start}, which takes a part "
+                             "out of its base model; give --against with the base model's folder")
+        file = adapter.path / "adapter_model.safetensors"
         return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
     return {**{f"side {key}": f"{side.name} {mark(side)}" for key, side in found.items()},

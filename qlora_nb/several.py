@@ -13,7 +13,7 @@ import torch
 
 from qlora_nb.adapters import (
     AdapterFolder, answer_all, attach, base_folder, generate, how_stored, named_as_today,
-    open_adapter, pick_format, table_rows, tokenizer_of,
+    open_adapter, pick_format, table_rows, taken_out, tokenizer_of,
 )
 from .core import InputError
 from .loading import fingerprint
@@ -46,6 +46,10 @@ def one_base(
     """
     folders = [base_folder(adapter, options.model, options.revision) for adapter in adapters]
     stored = [how_stored(adapter, options.quantization) for adapter in adapters]
+    for adapter in adapters:
+        if start := taken_out(adapter.config):
+            raise InputError(f"the adapter in {adapter.path} began with {start}, which takes a part "
+                             "out of its base model, and others would miss it; ask them one at a time")
     for adapter, folder, how in zip(adapters[1:], folders[1:], stored[1:]):
         if folder.resolve() != folders[0].resolve() and fingerprint(folder) != fingerprint(folders[0]):
             raise InputError(f"{adapters[0].path} and {adapter.path} have different base models, "

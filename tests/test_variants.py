@@ -2,16 +2,22 @@
 import json
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from qlora_nb.adapters import generate, load_adapted, merge
+from qlora_nb.adapters import generate, load_adapted, merge, taken_out, without_adapter
+from qlora_nb.chat import Conversation, load_speaker
+from qlora_nb.comparison import side_weights, sides
 from qlora_nb.core import InputError
 from qlora_nb.finetune import finetune
 from qlora_nb.micro import micro_folder
-from qlora_nb.options import FinetuneOptions, GenerateOptions, MergeOptions
+from qlora_nb.options import (
+    ChatOptions, EvaluateOptions, FinetuneOptions, GenerateOptions, MergeOptions,
+)
+from qlora_nb.several import generate_each
 from qlora_nb.trainer import WholeTrainer
 from stand_ins import tied_micro
 
@@ -75,10 +81,6 @@ def test_interrupted_resumed_loaded_and_merged(kind, rows, tied, tmp_path, monke
     model, tokenizer, *_ = load_adapted(said, torch.device("cpu"))
     assert len(tokenizer.tokenize("<|user|>北斗星")) == (2 if "add_tokens" in VARIANTS[kind] else 13)
     target = MergeOptions(adapter=said.adapter, output=str(tmp_path / "merged"), dtype="float32")
-    if kind == "OLoRA":
-        with pytest.raises(InputError, match="olora"):
-            merge(target)
-        return
     merge(target)
     plain, report = AutoModelForCausalLM.from_pretrained(
         tmp_path / "merged", dtype=torch.float32, output_loading_info=True)
@@ -97,3 +99,37 @@ def test_lora_plus_with_a_factor_of_one_is_plain_lora(rows, tmp_path):
     plain, once, thrice = trained("plain"), trained("once", lora_plus=1.0), trained("3", lora_plus=3.0)
     assert all(torch.equal(part, once[name]) for name, part in plain.items())
     assert not any(torch.equal(part, thrice[name]) for name, part in plain.items() if "lora_B" in name)
+
+
+def test_olora_takes_a_part_out_of_its_base_and_whoever_needs_it_whole_is_refused(rows, tmp_path):
+    for name, more in (("plain", {}), ("olora", {"init": "olora"})):
+        finetune(FinetuneOptions(output=str(tmp_path / name), data=str(rows), held_out=4, steps=1,
+                                 eval_steps=0, batch_size=4, max_new_tokens=1, **more))
+    plain, olora = str(tmp_path / "plain"), str(tmp_path / "olora")
+    for pair in ([plain, olora], [olora, plain]):
+        with pytest.raises(InputError, match=f"{olora} began with olora.*one at a time"):
+            generate_each(["空は？"], GenerateOptions(adapter=pair))
+    for command, options in ((generate, (["空は？"], GenerateOptions(adapter=olora, quantization="none"))),
+                             (merge, (MergeOptions(adapter=olora, quantization="none",
+                                                   output=str(tmp_path / "merged")),))):
+        with pytest.raises(InputError, match="base in nf4.*leave --quantization out"):
+            command(*options)
+    speaker = load_speaker(ChatOptions(adapter=olora))
+    with pytest.raises(InputError, match="by itself"), without_adapter(speaker.model):
+        pass
+    with pytest.raises(InputError, match="by itself"):
+        Conversation(speaker, adapted=False)
+    against = EvaluateOptions(adapter=olora, against="base", questions="micro")
+    with pytest.raises(InputError, match="--against with the base model's folder"):
+        side_weights(against, sides(against))
+
+
+@pytest.mark.parametrize("init", [True, False, "gaussian", "orthogonal", "mica", "olora", "pissa"])
+def test_which_beginnings_change_the_base(init):
+    model = AutoModelForCausalLM.from_pretrained(MICRO, dtype=torch.float32)
+    config = peft.LoraConfig(r=4, target_modules=["dense"], init_lora_weights=init)
+    adapted = peft.get_peft_model(model, config).get_base_model()
+    base = load_file(MICRO / "model.safetensors")
+    name = "gpt_neox.layers.0.attention.dense"
+    changed = (adapted.get_submodule(name).base_layer.weight - base[f"{name}.weight"]).abs().max()
+    assert (changed > 1e-3) == bool(taken_out(config)) == bool(taken_out({"init_lora_weights": init}))
