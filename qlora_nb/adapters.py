@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['AdapterFolder', 'open_adapter', 'base_folder', 'named_as_today', 'check_configuration', 'table_rows', 'taken_out',
            'attach', 'how_stored', 'load_adapted', 'tokenizer_of', 'pick_format', 'seeded_sampling', 'answer_all',
-           'generate', 'check_whole', 'without_adapter', 'in_float32', 'merged_model', 'merge']
+           'generate', 'check_base_stays', 'without_adapter', 'in_float32', 'merged_model', 'merge']
 
 # %% ../nbs/a_adapters.ipynb #fc7e1f22
 import json
@@ -483,7 +483,7 @@ def generate(
     return answer_all(prompts, model, tokenizer, form, options)
 
 # %% ../nbs/a_adapters.ipynb #0ade9ab9
-def check_whole(
+def check_base_stays(
     model,  # as `load_adapted` gives it
 ) -> None:
     """Raise `InputError` for a model whose base is not itself once its adapters are off.
@@ -506,7 +506,7 @@ def without_adapter(
     Args:
         model: as `load_adapted` gives it
     """
-    check_whole(model)
+    check_base_stays(model)
     # Besides its own layers peft wraps what it trains whole: embeddings, heads, some tokens.
     kinds = (BaseTunerLayer, AuxiliaryTrainingWrapper, LoRALinear)
     layers = [layer for layer in model.modules() if isinstance(layer, kinds)]
@@ -616,7 +616,8 @@ def merge(
     with TemporaryDirectory(dir=nearest, prefix=".merging-", ignore_cleanup_errors=True) as room:
         model = _trained_base(options, adapter, folder)
         adapter = named_as_today(adapter, model)
-        if taken_out(adapter.config):  # in the bits of the training, or it is another part
+        in_4_bits = how_stored(adapter, options.quantization)[0] != "none"
+        if in_4_bits and taken_out(adapter.config):  # of other weights it is another part
             model = attach(model, adapter).unload()
             plain = adapter.config | {"init_lora_weights": True}
             adapter = replace(adapter, config=plain, renamed=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from .adapters import check_whole, load_adapted, pick_format, without_adapter
+from .adapters import check_base_stays, load_adapted, pick_format, without_adapter
 from .architectures import context_of
 from .core import InputError
 from .data import PromptFormat, prompt_ids
@@ -215,7 +215,7 @@ class Conversation:
         adapted: bool = True,  # False: the base model answers
     ):
         if not adapted:
-            check_whole(speaker.model)
+            check_base_stays(speaker.model)
         self.speaker, self.options, self.adapted = speaker, options, adapted
         self.turns, self.left_out = [], 0
 
