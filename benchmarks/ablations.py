@@ -20,10 +20,11 @@ from statistics import mean, median
 import torch
 
 from common import on_one_thread, seeds_parser, stored_runs
-from qlora_nb.ablations import FLAWS, mark_answers, mixed_rows, train_adapter
+from qlora_nb.ablations import FLAWS, mixed_rows, train_adapter
 from qlora_nb.blockwise import quantize
 from qlora_nb.core import machine, versions, write_json
 from qlora_nb.data import Collator
+from qlora_nb.evaluate import mark_answers
 from qlora_nb.exam import load_data
 from qlora_nb.micro import micro_folder
 from qlora_nb.models import load_base

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Interval', 'bootstrap_interval', 'proportion_interval', 'paired_difference', 'questions_needed', 'bits_per_character',
-           'sliding_window_loss', 'answer_losses']
+           'sliding_window_loss', 'mark_answers']
 
 # %% ../nbs/20_evaluate.ipynb #9bcdb4e9
 import math
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .core import InputError
+from .lean import IGNORED
 
 # %% ../nbs/20_evaluate.ipynb #ce7be3b7
 class Interval(NamedTuple):
@@ -189,32 +190,38 @@ def sliding_window_loss(
     return nats
 
 # %% ../nbs/20_evaluate.ipynb #c8df9298
-def answer_losses(
+def mark_answers(
     model,  # a causal language model
-    examples: Sequence[dict],  # of `qlora_nb.data.encode_all`
+    examples: Sequence[dict],  # of `qlora_nb.data.encode_all`: prompt and graded answer
     collator: Callable,  # a `qlora_nb.data.Collator` that does not pack
-    batch_size: int = 32,
-) -> np.ndarray:  # float64, (examples,): nats per graded token
-    """How unlikely each answer is to the model: the mean over its own tokens.
+    batch_size: int = 64,
+) -> tuple[list[float], list[bool]]:  # nats per graded token, and whether all of it is right
+    """Each answer's loss, and whether each of its tokens is the likeliest, from one forward pass.
 
     Args:
         model: a causal language model
-        examples: of `qlora_nb.data.encode_all`
+        examples: of `qlora_nb.data.encode_all`: prompt and graded answer
         collator: a `qlora_nb.data.Collator` that does not pack
 
     Returns:
-        float64, (examples,): nats per graded token
+        nats per graded token, and whether all of it is right
     """
     import torch
     from torch.nn.functional import cross_entropy
 
-    found: list[float] = []
-    for start in range(0, len(examples), batch_size):
-        batch = collator([examples[i] for i in range(start, min(start + batch_size, len(examples)))])
-        batch = {name: value.to(model.device) for name, value in batch.items()}
+    model.eval()
+    order = sorted(range(len(examples)), key=lambda i: len(examples[i]["input_ids"]))
+    losses, right = [0.0] * len(order), [False] * len(order)
+    for start in range(0, len(order), batch_size):
+        chosen = order[start:start + batch_size]
+        batch = {name: value.to(model.device)
+                 for name, value in collator([examples[i] for i in chosen]).items()}
         labels = batch.pop("labels")[:, 1:]
         with torch.no_grad():
-            logits = model(**batch).logits[:, :-1].float()
-        nats = cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=-100)
-        found += (nats.sum(1) / (labels != -100).sum(1)).tolist()
-    return np.array(found)
+            logits = model(**batch, use_cache=False).logits[:, :-1].float()
+        graded = labels != IGNORED
+        nats = cross_entropy(logits.mT, labels, reduction="none", ignore_index=IGNORED)
+        hits = (logits.argmax(-1) == labels) | ~graded
+        for i, loss, hit in zip(chosen, (nats.sum(1) / graded.sum(1)).tolist(), hits.all(1).tolist()):
+            losses[i], right[i] = loss, hit
+    return losses, right

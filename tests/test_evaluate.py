@@ -6,7 +6,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from qlora_nb.core import InputError
 from qlora_nb.evaluate import (
-    answer_losses, bootstrap_interval, paired_difference, proportion_interval, questions_needed,
+    bootstrap_interval, mark_answers, paired_difference, proportion_interval, questions_needed,
     sliding_window_loss,
 )
 
@@ -42,8 +42,8 @@ def test_padding_changes_no_answers_loss(tiny):
         return {name: torch.tensor([row[name] + [fill] * (length - len(row[name])) for row in some])
                 for name, fill in (("input_ids", 0), ("labels", -100))}
 
-    alone = [answer_losses(tiny, [row], collate)[0] for row in rows]
-    assert answer_losses(tiny, rows, collate, batch_size=2) == pytest.approx(alone, abs=1e-5)
+    alone = [mark_answers(tiny, [row], collate)[0][0] for row in rows]
+    assert mark_answers(tiny, rows, collate, batch_size=2)[0] == pytest.approx(alone, abs=1e-5)
 
 
 def test_many_questions_are_drawn_in_parts():
