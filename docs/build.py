@@ -21,7 +21,8 @@ from pathlib import Path
 import adapter
 import finish
 from editions import EDITIONS, ENGLISH, Edition
-from project import ROOT, settings
+from project import NBS, ROOT, settings
+from qlora_nb.claims import Evidence, missing_evidence, read_claims
 from qlora_nb.core import InputError, whole_folder
 
 DOCS, SITE, VENDOR = ROOT / "docs", ROOT / "_site", ROOT / "docs" / "_vendor"
@@ -68,6 +69,14 @@ def drawn(formulae: list) -> list:
     answer = run([program("node"), str(DOCS / "formulae.js"), str(VENDOR / "mathjax")],
                  "mend the formula that the message above names", input=json.dumps(formulae))
     return json.loads(answer)
+
+
+def check_claims() -> None:
+    "Refuse to publish a claim whose evidence is gone: a cell, its code, or a stored result."
+    evidence = [Evidence(**each) for claim in read_claims()["claims"] for each in claim["evidence"]]
+    if gone := missing_evidence(evidence, NBS):
+        raise InputError(f"the ledger of claims rests on what is gone: {'; '.join(gone)}; "
+                         "mend its rows, and run: make claims")
 
 
 def pages(edition: Edition) -> None:
@@ -168,6 +177,7 @@ def main() -> int:
         if args.clean:
             for folder in (SITE, BUILD):
                 shutil.rmtree(folder, ignore_errors=True)
+        check_claims()
         vendor()
         names = build(EDITIONS, SITE, args.book)
     except InputError as error:
