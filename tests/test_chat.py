@@ -143,7 +143,7 @@ def test_a_conversation_on_a_terminal(keyboard, tmp_path):
     assert turns[0]["content"] == "空は？" and turns[1]["content"] and "\ufffd" not in str(turns)
 
 
-def test_through_a_pipe(called, command, run):
+def test_through_a_pipe(called, command, run, monkeypatch):
     lines = f"{QUESTION}\n\n/reset\n{QUESTION}\n/wrong\n{QUESTION * 100}\n/quit\n{QUESTION}\n"
     done = command("chat", "--adapter", run, input=lines)
     assert done.returncode == 0, done.stderr
@@ -153,8 +153,9 @@ def test_through_a_pipe(called, command, run):
     assert len(wrong) == 2 and "unknown command" in wrong[0] and "ask a shorter one" in wrong[1]
     generated = called("generate", "--adapter", run, QUESTION)
     assert generated.stdout.strip() == answers[0]
-    compared = command("chat", "--adapter", run, "--compare", "--backend", "reference",
-                       input=QUESTION + "\n")
+    typed = io.TextIOWrapper(io.BytesIO(f"{QUESTION}\n".encode()), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", typed)
+    compared = called("chat", "--adapter", run, "--compare", "--backend", "reference")
     before, after = compared.stdout.splitlines()
     assert after == "after: " + answers[0] and before.startswith("before: ")
     assert before.removeprefix("before: ") != answers[0]

@@ -34,9 +34,9 @@ def kill_when(arguments, cwd, happened):
 
 
 @pytest.mark.parametrize("backend", ["bitsandbytes", "reference"])
-def test_killed_and_resumed_is_uninterrupted(tmp_path, called, command, small_data, backend):
+def test_killed_and_resumed_is_uninterrupted(tmp_path, called, small_data, backend):
     recipe = [*RECIPE, "--data", str(small_data), "--backend", backend]
-    done = command("finetune", *recipe, "--output", "whole")
+    done = called("finetune", *recipe, "--output", "whole")
     assert done.returncode == 0, done.stderr
     reference = adapter_digest(tmp_path / "whole")
 
@@ -49,7 +49,7 @@ def test_killed_and_resumed_is_uninterrupted(tmp_path, called, command, small_da
     kill_when(resumed, tmp_path, (work / "unfinished" / "checkpoint-16" / "optimizer.pt").exists)
     assert not (tmp_path / "killed").exists(), "an output folder must not appear before its end"
     assert [p.name for p in work.glob("checkpoint-*")] == ["checkpoint-12"]
-    done = command("finetune", *resumed)
+    done = called("finetune", *resumed)
     assert done.returncode == 0, done.stderr
     assert "continuing at checkpoint-12" in done.stderr
     assert adapter_digest(tmp_path / "killed") == reference

@@ -72,7 +72,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, called, few):
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
-def test_resuming_asks_for_the_same_rows_and_takes_the_same_options(tmp_path, called, command, few):
+def test_resuming_asks_for_the_same_rows_and_takes_the_same_options(tmp_path, called, few):
     shutil.copy(few, tmp_path / "data.jsonl")
     recipe = ["--data", "data.jsonl", "--steps", "12", "--save-steps", "2", "--batch-size", "4",
               "--held-out", "2", "--max-new-tokens", "2", "--eval-steps", "0", "--seed", "5",
@@ -90,7 +90,7 @@ def test_resuming_asks_for_the_same_rows_and_takes_the_same_options(tmp_path, ca
     assert {path.name for path in work.iterdir()} - {"lock"} == saved
 
     shutil.copy(few, tmp_path / "data.jsonl")
-    done = command("finetune", "--output", "run", "--resume")
+    done = called("finetune", "--output", "run", "--resume")
     assert done.returncode == 0, done.stderr
     assert "continuing at checkpoint-" in done.stderr
     options = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["options"]
