@@ -134,11 +134,15 @@ colab: $(VENV)/.installed-dev
 IN_A_BROWSER := $(addprefix tests/test_,site.py playground.py picker.py bit_editor.py)
 
 # Two processes with a thread each are faster than one with two: much of a test is not arithmetic.
+# The files of most seconds first, so that no process is idle at the end.
+SLOW := $(addprefix tests/test_,resume.py hub.py processes.py faults.py runs.py chat.py cli.py variants.py)
+
 tests: environment
-	OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile tests $(addprefix --ignore ,$(IN_A_BROWSER))
+	OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
+	  $(SLOW) $(filter-out $(SLOW) $(IN_A_BROWSER),$(wildcard tests/test_*.py))
 
 site-tests: environment browser
-	python -m pytest -q -n 2 --dist loadfile $(IN_A_BROWSER)
+	python -m pytest -q -n 2 --dist loadgroup $(IN_A_BROWSER)
 
 site-built-and-tested: docs
 	$(MAKE) --no-print-directory site-tests
