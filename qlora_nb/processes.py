@@ -262,9 +262,11 @@ def _work(number: int, processes: int, port: int, pipe) -> None:
     os.environ.update(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE=str(processes),
                       MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
                       LOCAL_WORLD_SIZE=str(processes), TQDM_DISABLE="1")
+    import gc
     import logging
     import warnings
 
+    gc.set_threshold(100_000, 20, 50)  # a search for garbage is a fifth of what imports take
     import torch
     from torch import distributed
 
