@@ -25,7 +25,7 @@ from nbdev.processors import (
 from colab import is_badge, is_setup
 from editions import ENGLISH, Edition
 from po import store
-from project import APPENDIX, PARTS, ROOT, page, part, settings, source
+from project import APPENDICES, PARTS, ROOT, page, part, settings, source
 from qlora_nb.core import InputError
 from readme import outside_code
 
@@ -490,12 +490,11 @@ def number_title(cells: list, name: str) -> None:
 
 def contents(paths: list, edition: Edition) -> str:
     "The parts and their chapters, for the sidebar and for previous and next."
-    order = [*PARTS.values(), APPENDIX]
     chapters = {name: [page(path.name) for path in paths if part(path.name) == name]
-                for name in order}
-    # What is looked for in a hurry comes first.
-    chapters[APPENDIX].sort(key=lambda name: name not in ("questions", "glossary"))
-    chapters[APPENDIX].append("reference")
+                for name in [*PARTS.values(), *APPENDICES]}
+    for name, pages in APPENDICES.items():
+        chapters[name].sort(key=pages.index)
+    chapters[[*APPENDICES][-1]].append("reference")
     blocks = [f"```{{toctree}}\n:hidden:\n:caption: {edition.say(name)}\n\n" + "\n".join(pages) + "\n```"
               for name, pages in chapters.items() if pages]
     return "\n\n".join(blocks)

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from po import opened, usable
-from project import APPENDIX, NBS, PARTS, ROOT, notebooks, settings, site
+from project import APPENDICES, NBS, PARTS, ROOT, notebooks, settings, site
 
 DOCS = ROOT / "docs"
 WORDS = DOCS / "ja" / "site.po"
@@ -81,7 +81,7 @@ def in_script() -> list:
 
 def said() -> list:
     "Everything that the site itself says, in English: the arguments of `say`, the title and the parts."
-    found = [settings()["title"], *PARTS.values(), APPENDIX]
+    found = [settings()["title"], *PARTS.values(), *APPENDICES]
     for path in [*sorted(DOCS.glob("*.py")), *sorted((DOCS / "_templates").glob("*.html"))]:
         if path.name != Path(__file__).name:
             found += [double or single

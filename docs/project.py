@@ -13,7 +13,17 @@ NBS = ROOT / "nbs"
 # The parts of the book. A chapter belongs to the last part whose first number is not above its own.
 PARTS = {0: "Numbers", 3: "Quantization", 5: "Adapters", 9: "Memory",
          14: "A Japanese GPT-NeoX", 20: "Evidence"}
-APPENDIX = "Appendix"
+# The appendices, by what one looks for in them; a page that is asked for in a hurry comes first.
+APPENDICES = {
+    "Appendix: in use": ["questions", "glossary", "cli", "options", "adapters", "playground", "several",
+                         "hub", "clusters", "solutions"],
+    "Appendix: memory and time": ["fits", "traced", "plan", "preflight", "dry_run", "processor"],
+    "Appendix: models and data": ["models", "architectures", "model_files", "loading", "storage",
+                                  "bnb_layers", "kernels", "variants", "vocabulary", "templates", "readers"],
+    "Appendix: a run": ["prepare", "lean", "exam", "trainer", "processes", "runs", "record"],
+    "Appendix: evaluation": ["comparison", "judge", "journal", "harness"],
+    "Appendix: foundations": ["core", "language", "progress", "terminal", "plots", "show"],
+}
 
 
 @cache
@@ -71,6 +81,8 @@ def page(notebook: str) -> str:
 def part(notebook: str) -> str | None:
     "The part of the book that a notebook belongs to; None for the index."
     number = re.match(r"\d+", Path(notebook).name)
+    if Path(notebook).stem == "index":
+        return None
     if not number:
-        return None if Path(notebook).stem == "index" else APPENDIX
+        return next(name for name, pages in APPENDICES.items() if page(notebook) in pages)
     return [name for first, name in PARTS.items() if first <= int(number[0])][-1]

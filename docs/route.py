@@ -17,7 +17,7 @@ import adapter
 from colab import is_badge, is_setup
 from editions import ENGLISH, Edition
 from po import store
-from project import APPENDIX, part, repository, settings
+from project import APPENDICES, page, part, repository, settings
 
 WORDS, LINES = 200, 15  # that are read in a minute: of prose, of code
 START, TABLE, MAP = "<!-- start -->", "<!-- chapters -->", "# The map, from the notebooks"
@@ -194,9 +194,11 @@ def table(found: dict, edition: Edition = ENGLISH) -> str:
                     f"{5 * max(1, round(minutes[chapter.name] / 5))} |")
         above = name
     rows += ["", say("The appendices are engineering: read one when you need it."), "",
-             f"| {say('appendix')} | {say('its question')} |", "|---|---|"]
-    rows += [f"| [{chapter.title}]({chapter.name}) | {chapter.question} |"
-             for chapter in found.values() if part(chapter.name) == APPENDIX]
+             f"| {say('part')} | {say('appendix')} | {say('its question')} |", "|---|---|---|"]
+    homes = {page(chapter.name): chapter for chapter in found.values()}
+    for name, pages in APPENDICES.items():
+        rows += [f"| {say(name) if one == pages[0] else ''} | [{homes[one].title}]({homes[one].name}) | "
+                 f"{homes[one].question} |" for one in pages]
     return "\n".join(rows)
 
 

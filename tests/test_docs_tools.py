@@ -340,6 +340,9 @@ def test_chapters_stand_in_their_parts():
              "19_chat", "20_evaluate", "24_claims", "a_core", "index"]
     assert [project.part(name) for name in parts] == [
         "Numbers", "Numbers", "Quantization", "Adapters", "Memory", "A Japanese GPT-NeoX",
-        "A Japanese GPT-NeoX", "Evidence", "Evidence", "Appendix", None]
+        "A Japanese GPT-NeoX", "Evidence", "Evidence", "Appendix: foundations", None]
+    appendices = [page for pages in project.APPENDICES.values() for page in pages]
+    assert sorted(appendices) == sorted(project.page(path.name) for path in project.notebooks()
+                                        if not path.stem[0].isdigit() and path.stem != "index")
     assert project.page("14_tokenizer.ipynb") == "tokenizer"
     assert project.page("a_core.ipynb") == "core"
