@@ -534,7 +534,11 @@ def written(message: Message, text: str, japanese: str) -> str:
         end = f"\n{message.indent}" if "\n" in body else ""
         return ("r" if "\\" in body else "") + f'"""{body}{end}"""'
     if not any("f" in prefix.lower() for prefix, _, _ in LITERAL.findall(former)):
-        return json.dumps(japanese, ensure_ascii=False)
+        said = json.dumps(japanese, ensure_ascii=False)
+        if not former.endswith("'"):
+            return said
+        inner = said[1:-1].replace('\\"', '"').replace("'", "\\'")  # it may be within an f-string's braces
+        return f"'{inner}'"
     said = japanese.replace("\\", "\\\\").replace("\n", "\\n")
     for quote in ('"', "'", '"""'):
         try:  # quotes in braces forbid the same ones around them

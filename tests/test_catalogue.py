@@ -28,6 +28,7 @@ def scale(
 frame = {"largest of all": scale([1, -3])}  # a row
 print(f"{frame['largest of all']:.1f} is the largest of all", "at {}")
 '''
+INNER = """print(f"{8} {'one' if few else 'all of the matrices'}")"""
 
 
 def cell(kind: str, text: str, name: str = "c0ffee00") -> dict:
@@ -97,6 +98,12 @@ def test_code_in_japanese_is_the_same_code():
     assert catalogue.same_code(CODE, japanese, said)
     assert not catalogue.same_code(CODE, japanese.replace("-3", "3"), said)
     assert not catalogue.same_code(CODE, japanese.replace("[1, ", "[1 + "), said)
+
+
+def test_a_string_in_braces_keeps_its_quotes():
+    japanese = in_japanese(INNER, {"all of the matrices": "すべての行列"})
+    assert japanese == INNER.replace("all of the matrices", "すべての行列")
+    assert catalogue.same_code(INNER, japanese, catalogue.messages(cell("code", INNER), Counter(["all of the matrices"])))
 
 
 def test_an_edited_text_makes_its_translation_fuzzy_and_falls_back():
