@@ -34,7 +34,7 @@ EXPORTS = {"export", "exports"}
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 FUNCTIONS = DEFINITIONS[:2]
 # Calls that teach nothing: a cell of these and of imports is folded.
-SETTINGS = {"use_style", "set_printoptions", "set_verbosity_error", "set_verbosity", "filterwarnings",
+SETTINGS = {"use_style", "speak", "set_printoptions", "set_verbosity_error", "set_verbosity", "filterwarnings",
             "simplefilter", "disable_progress_bar", "disable_progress_bars", "set_num_threads"}
 VIEW = "application/vnd.jupyter.widget-view+json"
 

@@ -40,7 +40,7 @@ MARKDOWN, COMMENT, DOCSTRING, LABEL, STRING = "markdown", "comment", "docstring"
 SHOWN = {"print", "title", "suptitle", "set_title", "set_xlabel", "set_ylabel", "text", "annotate",
          "xlabel", "ylabel", "zlabel", "label", "box", "arrow", "Drawing", "Slider", "rename_axis",
          "xticklabels", "yticklabels", "labels", "begin", "where", "claims_table", "counted",
-         "read_claims"}
+         "read_claims", "Html", "speak"}
 UNSEEN = {"loc", "textcoords", "contains", "test_eq", "test_fail", "encode", "write_text", "search",
           "sub", "findall", "match", "split", "partition", "replace", "suffixes", "cell", "ja",
           "TemplateProcessing", "color", "tokenizer", "run", "run_line_magic", "filterwarnings"}
@@ -196,6 +196,9 @@ def strings(text: str, tree: ast.AST, counts: Counter) -> Iterator[Message]:
                     yield from visit(pair.value, pair.arg in SHOWN or name in SHOWN - {"print"}
                                      and pair.arg not in ("color", "anchor", "ha", "va"))
             return
+        for target in node.targets if isinstance(node, ast.Assign) else ():
+            if isinstance(target, ast.Subscript):  # the name of a new column
+                yield from visit(target.slice, False)
         for child in ast.iter_child_nodes(node):
             if not isinstance(node, ast.JoinedStr) or isinstance(child, ast.FormattedValue):
                 yield from visit(child, shown)
@@ -228,7 +231,12 @@ def readable(node: ast.AST, shown: bool, counts: Counter) -> bool:
     if shown:
         return True
     once = isinstance(node, ast.JoinedStr) or counts[node.value] == 1
-    return once and " " in said.strip() and len(words(said)) > 1
+    return once and several(said)
+
+
+def several(said: str) -> bool:
+    "Whether a text is of two words, or of a number and a word."
+    return " " in said.strip() and len(re.findall(r"[A-Za-z]{2,}|(?<!\S)\d[\d.,]*(?= )", said)) > 1
 
 
 def fixed(node: ast.AST) -> str:
@@ -273,9 +281,19 @@ def literals(nb: dict) -> Counter:
         elif translated(cell):
             shown |= {message.text for message in strings(source(cell), tree, defaultdict(lambda: 1))}
     for text in shown - exported:
-        if counts[text] > 1 and " " in text.strip() and len(words(text)) > 1:
+        if counts[text] > 1 and several(text):
             counts[text] = SHARED
     return counts
+
+
+def strings_of(text: str) -> set:
+    "The literals in a cell's code."
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:
+        return set()
+    return {node.value for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)}
 
 
 def line_starts(text: str) -> list:
@@ -464,7 +482,12 @@ def check() -> list:
                              f"is {said[text]!r} and {entry.msgstr!r}")
         wrong += [f"docs/ja/{name}.po, cell {context}: {text[:50]!r} is in no cell any more"
                   for context, text in entries.keys() - wanted.keys()]
+        shared = {text for text, japanese in said.items() if japanese != text}
         for cell, told in found:
+            if cell["cell_type"] == "code" and shared:
+                left = shared.intersection(strings_of(in_japanese(cell, told, entries, [])))
+                wrong += [f"docs/ja/{name}.po, cell {cell['id']}: {text!r} stays English here, "
+                          f"and is {said[text]!r} elsewhere" for text in left]
             if cell["cell_type"] == "code" and told:
                 if not same_code(source(cell), in_japanese(cell, told, entries, []), told):
                     wrong.append(f"docs/ja/{name}.po, cell {cell['id']}: the code is no longer the same")

@@ -36,6 +36,44 @@ NAMES = ["matrices", "constants", "embeddings and head", "norms and biases", "ad
          "optimizer states", "activations", "working memory", "CUDA context", "put together", "held",
          "held-out", "new phrasing", "exact match", "loss", "finished", "not finished", "damaged", ", ",
          "holds", "holds with a condition", "does not hold", "cannot be decided here"]
+# What `told` finds in the tables of the chapters: names out of records, and what a page looks up itself.
+TABLES = ["squared error", "absolute error", "rarest code, %", "commonest, %", "least squared",
+          "least absolute", "one a matrix", "shape", "ours", "dtype", "who", "quantize", "copy",
+          "dequantize, existing buffer", "dequantize, fresh buffer", "compiled", "eager", "bits",
+          "error", "bits, double", "error, double", "block size", "weight", "equal", "count", "method",
+          "prompt tuning", "prefix tuning", "bottleneck adapter", "full fine-tuning", "merged",
+          "trained", "kept", "lowest", "highest", "merges", "train_loss", "last_train_loss", "gap",
+          "exact_match", "base", "seed", "seeds", "compute dtype", "input", "product", "tokens",
+          "tokens a second", "role", "trains", "sum", "a hundredth", "converted", "narrow", "random",
+          "16-bit base + BA", "dequantized base + BA", "requantized", "way", "live", "backend",
+          "all kept", "recomputed", "reentrant", "not reentrant", "predicted", "peak", "moment", "box",
+          "frozen", "a layer", "full", "operations", "v became 0", "worst", "best", "state_MB",
+          "keeper", "8 bits, dynamic map, blocks of 256", "8 bits, dynamic map, one block",
+          "8 bits, linear codes, blocks of 256", "signed", "unsigned", "touches", "first",
+          "first touch", "last touch", "weights", "activation", "gradient", "state", "state: faults",
+          "state: MB", "state: ms", "out of memory", "one of 8", "alone", "recompute",
+          "gradient_checkpointing", "plain words", "kana", "rare kanji", "emoji", "half width",
+          "full width", "decomposed", "spaces", "special", "identity", "prefix", "no bytes",
+          "line break", "words as symbols", "letters of </s>", "facts", "prefecture", "region",
+          "speciality", "capital", "habitat", "diet", "colour", "price", "closed", "job", "home",
+          "likes", "birthday", "counter", "opposite", "next", "bigger", "story", "answer", "held out",
+          "knowledge", "no knowledge", "needs knowledge", "needs no knowledge", "random weights",
+          "padded", "packed", "packed, lean loss", "batch", "NF4 + double quantization", "equivalent",
+          "not worse", "not shown", "mean", "low", "high", "p, worse", "p, better", "is", "like",
+          "sorted", "seconds_to_first_step", "seconds_per_step", "tokens_per_second", "layers",
+          "hidden", "vocabulary", "largest_on_T4", "windows", "pieces", "perplexity", "characters",
+          "bootstrap", "a fact", "another", "paper", "rating", "points", "told apart", "second", "tie",
+          "batch 16", "batch 4", "rank 8", "rank 1", "rank 64", "products of matrices",
+          "dequantized matrices", "norms", "optimizer", "no such town", "256 none", "128 none",
+          "64 none", "256 wrong", "256 75% wrong", "256 100% wrong", "256 repeated", "256 foreign",
+          "half wrong", "half repeated", "half foreign", "clean", "prompts and answers", "attention",
+          "higher", "lower", "not told apart", "right, %", "change", "worse (B.3)", "base_bytes",
+          "adapter_bytes", "averaged", "split", "never", "1 Gbit/s Ethernet", "10 Gbit/s Ethernet",
+          "GPUs", "1 GPU", "while it runs", "behind it", "constants, always", "20 questions, 95% right",
+          "100 questions, 95% right", "300 questions, 90% right", "all matrices", "whole",
+          "3.6 billion", "lean", "published", "ledger", "off", "checkpointing", "double", "counted",
+          "moments", "rate", "spread", "variant", "quantized", "reloaded", "times full", "8B, grouped",
+          "as peft prepares it"]
 EXPECTED = ["a whole number", "a number", "true or false", "a text"]  # of an option, within an error
 TELLING = {"in_one_line"}  # functions whose result another module tells
 PLACE = re.compile(r"(?<!\{)\{(\w+)\}(?!\})")
@@ -324,7 +362,7 @@ def messages() -> dict:
     for tree in trees:
         errors |= {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
                    and any(getattr(base, "id", "") in errors for base in node.bases)}
-    found = {text: [PART] for text in [*ARGPARSE, *EXPECTED]} | {text: [TEXT] for text in NAMES}
+    found = {text: [PART] for text in [*ARGPARSE, *EXPECTED]} | {text: [TEXT] for text in [*NAMES, *TABLES]}
     modules = [Module(path, errors) for path in paths]
     homes = {name: module for module in modules for name in module.functions if name in TELLING}
     for module in modules:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from .core import InputError
+from .language import all_spoken
 from .show import PALETTE, mark, table
 
 # %% ../nbs/00_bits.ipynb #d1ed478f
@@ -79,10 +80,11 @@ class BitStrip:
                          for label, bits, widths in self.rows)
 
     def _repr_html_(self) -> str:
-        legend = " ".join(mark(name, color) for name, color in _PARTS.items())
+        names = all_spoken("sign", "exponent", "mantissa")
+        legend = " ".join(mark(name, color) for name, color in zip(names, _COLORS))
         return table([("", legend), *((label, _colored(*bits)) for label, *bits in self.rows)])
 
-_PARTS = {"sign": PALETTE["orange"], "exponent": PALETTE["sky"], "mantissa": PALETTE["yellow"]}
+_COLORS = PALETTE["orange"], PALETTE["sky"], PALETTE["yellow"]
 
 def _cut(bits: str, widths) -> list[str]:
     "Cut a string into pieces of the given widths."
@@ -91,7 +93,7 @@ def _cut(bits: str, widths) -> list[str]:
 
 def _colored(bits: str, widths) -> str:
     "Every bit on the ground of its part."
-    return "".join(mark(bit, color) for part, color in zip(_cut(bits, widths), _PARTS.values())
+    return "".join(mark(bit, color) for part, color in zip(_cut(bits, widths), _COLORS)
                    for bit in part)
 
 # %% ../nbs/00_bits.ipynb #1d972fd8

@@ -55,13 +55,17 @@ class Html:
     Args:
         markup: the HTML
         text: the same in words, for a terminal
+        **values: name=value: the markup has @NAME@ where the value is put
     """
 
     def __init__(
         self,
         markup: str,  # the HTML
         text: str,  # the same in words, for a terminal
+        **values,  # name=value: the markup has @NAME@ where the value is put
     ):
+        for name, value in values.items():
+            markup = markup.replace(f"@{name.upper()}@", value)
         self.markup, self.text = markup, text
 
     def __repr__(self) -> str:

@@ -106,6 +106,21 @@ def test_a_string_in_braces_keeps_its_quotes():
     assert catalogue.same_code(INNER, japanese, catalogue.messages(cell("code", INNER), Counter(["all of the matrices"])))
 
 
+def test_a_number_and_a_word_are_a_text_and_a_new_column_has_a_name():
+    made = cell("code", '''frame["bits a weight"] = bits
+frame["bits"], names = 4, {"16 bits": 2, "nf4": 3, "rank": 4}
+print(frame.loc["16 bits", "rank"])
+speak("en")
+Html("<b>@OWN@</b>", own="infinity")
+''')
+    counts = catalogue.literals({"cells": [made]})
+    assert [message.text for message in catalogue.messages(made, counts)] == [
+        "bits a weight", "16 bits", "16 bits", "en", "infinity"]
+    japanese = in_japanese(catalogue.source(made), {"bits a weight": "ビット数", "16 bits": "16ビット", "en": "ja",
+                                                   "infinity": "無限大"})
+    assert japanese.count("16ビット") == 2 and 'speak("ja")' in japanese and 'own="無限大"' in japanese
+
+
 def test_an_edited_text_makes_its_translation_fuzzy_and_falls_back():
     before, after = cell("markdown", PROSE), cell("markdown", PROSE.replace("has **its**", "keeps **its**"))
     po = catalogue.extracted({"cells": [before]}, catalogue.catalogue("no such page"))

@@ -5,12 +5,13 @@ import re
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from qlora_nb.activations import ledger
 from qlora_nb.cli import COMMANDS, gpu_table, main, memory_table
 from qlora_nb.language import (
-    both, columns, locale_language, retold, speaking, take_language, translate,
+    both, columns, locale_language, retold, speaking, spoken, take_language, told, translate,
 )
 from qlora_nb.readers import DataReport
 
@@ -39,6 +40,26 @@ def test_which_language(environment, expected):
 def test_what_lang_says(line, expected):
     found, rest = take_language(line.split())
     assert (found, " ".join(rest)) == expected
+
+
+def test_a_table_is_told_in_the_language_of_the_page():
+    table = pd.DataFrame({"loss": [0.5, 0.25], "verdict": ["holds", "no such word"]},
+                         index=pd.Index(["held-out, loss", "8 bits"], name="method"))
+    assert told(table) is table
+    with speaking("ja"):
+        found = told(table)
+        series = told(pd.Series({("loss", 8): "yes"}, name="count"))
+        assert list(found.columns) == [spoken("loss"), spoken("verdict")]
+        assert list(found.index) == [f"{spoken('held-out')}、{spoken('loss')}", f"8{spoken('bits')}"]
+        assert found.index.name == spoken("method") and found.iloc[0, 1] == spoken("holds")
+        assert found.iloc[1, 1] == "no such word" and found.iloc[:, 0].tolist() == [0.5, 0.25]
+        assert series.to_dict() == {(spoken("loss"), 8): spoken("yes")} and series.name == spoken("count")
+    assert WIDE.search("".join(map(str, [*found.columns, *found.index])))
+
+
+def test_every_word_of_a_table_has_its_japanese():
+    texts = json.loads((Path(catalogue.WORDS)).read_text(encoding="utf-8"))["text"]
+    assert [word for word in catalogue.TABLES if not texts.get(word)] == []
 
 
 ERRORS = [
