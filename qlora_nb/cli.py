@@ -37,7 +37,7 @@ from qlora_nb.language import (
     take_language, wrap,
 )
 from qlora_nb.fits import (
-    GPUS, NotCounted, fits, held_parts, largest_batch, largest_sequence, usable_bytes,
+    GPUS, NotCounted, fits, has_formulas, held_parts, largest_batch, largest_sequence, usable_bytes,
 )
 from .memory import CONTEXT, METHODS, MODELS, Recipe, Shape, check_size, read_shape
 from qlora_nb.processes import (
@@ -379,10 +379,7 @@ def _shape(options: MemoryOptions, model: str):
         config = read_json(path)
     except InputError:  # `read_shape` says what is wrong
         return read_shape(model)
-    heads = config.get("num_attention_heads")
-    grouped = config.get("num_key_value_heads") not in (None, heads)
-    formulas = (*LEAN, "llama") if options.method == "lora8" and not grouped else LEAN
-    if config.get("model_type") in (*formulas, None):
+    if config.get("model_type") is None or has_formulas(config, METHODS[options.method]["quantization"]):
         return read_shape(model)
     from qlora_nb.architectures import check_kind
     from qlora_nb.traced import of_folder

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['GIB', 'GPUS', 'T4_RUNS', 'METHOD_NAMES', 'TYPICAL', 'usable_bytes', 'fits', 'largest_batch', 'largest_sequence',
-           'cheaper_recipes', 'first_that_fits', 'as_options', 'advice', 'inference', 'NotCounted', 'held_parts',
-           'calculator_data', 'Calculator']
+           'cheaper_recipes', 'first_that_fits', 'as_options', 'advice', 'inference', 'has_formulas', 'NotCounted',
+           'held_parts', 'calculator_data', 'Calculator']
 
 # %% ../nbs/a_fits.ipynb #7d4724fb
 import json
@@ -244,6 +244,21 @@ T4_RUNS = (
     ("llama-13b", "fp4", False, False, 512, False), ("llama-13b", "nf4", True, False, 512, True),
     ("llama-13b", "nf4", True, False, 1024, False), ("llama-13b", "nf4", True, True, 1024, True),
 )
+
+# %% ../nbs/a_fits.ipynb #f17f0011
+def has_formulas(
+    config: dict,  # the content of a config.json
+    quantization: str = "nf4",  # as in `Recipe`
+) -> bool:
+    """Whether formulas count the training of a folder's model; any other is counted by its own code.
+
+    Args:
+        config: the content of a config.json
+        quantization: as in `Recipe`
+    """
+    family, heads = config.get("model_type"), config.get("num_attention_heads")
+    grouped = config.get("num_key_value_heads") not in (None, heads)
+    return family in LEAN or (family == "llama" and quantization == "int8" and not grouped)
 
 # %% ../nbs/a_fits.ipynb #39140aec
 class NotCounted(InputError):

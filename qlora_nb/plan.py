@@ -9,6 +9,7 @@ __all__ = ['LARGE', 'Plan', 'recipe_of', 'weights_of', 'in_layers', 'takes_hours
 # %% ../nbs/a_plan.ipynb #45b9a433
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
-from .activations import LEAN, ledger
+from .activations import ledger
 from .architectures import context_of, describe
-from .core import InputError
-from .fits import NotCounted, held_parts
+from .core import InputError, read_json
+from .fits import NotCounted, has_formulas, held_parts
 from .memory import Recipe, Shape, layer_matrices, read_shape
 from .models import fetch_model, pick_backend, pick_compute_dtype, pick_device, read_config
 from .options import FinetuneOptions, pick_sequence_length, resolve, target_names
@@ -252,17 +253,13 @@ def known_shape(
     Returns:
         None: the ledger cannot count this model
     """
-    try:
-        # Absolute: a folder may be called like a model whose shape is known by heart.
-        shape = read_shape(str(Path(folder).absolute()))
-        if shape.family in LEAN:
-            return shape
-    except InputError:
-        pass
-    try:
+    path = Path(folder).absolute()  # a folder may be called like a model whose shape is known by heart
+    with suppress(InputError):
+        if has_formulas(read_json(path / "config.json")):
+            return read_shape(str(path))
+    with suppress(InputError):
         return of_folder(folder)
-    except InputError:
-        return None
+    return None
 
 def _is_counted(plan: Plan) -> bool:
     "Whether the ledger counts the plan's recipe, so that no later step has to ask."
