@@ -142,7 +142,7 @@ tests: environment
 	  $(SLOW) $(filter-out $(SLOW) $(IN_A_BROWSER),$(wildcard tests/test_*.py))
 
 site-tests: environment browser
-	python -m pytest -q -n 2 --dist loadgroup $(IN_A_BROWSER)
+	python -m pytest -q -n 2 --dist loadfile $(IN_A_BROWSER)
 
 site-built-and-tested: docs
 	$(MAKE) --no-print-directory site-tests

@@ -17,14 +17,6 @@ os.environ["QLORA_NB_LANG"] = "en"  # whatever the locale of who runs the tests
 COMMAND = [str(Path(sys.executable).with_name("qlora-nb"))]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    "With --dist loadgroup a process takes a file, or of a file what shares a fixture of minutes."
-    for item in items:
-        shared = {"looked", "looked_in_japanese"}.intersection(item.fixturenames)
-        item.add_marker(pytest.mark.xdist_group(min(shared, default=item.path.name)))
-
-
 def pytest_collection_finish():
     "A training collects garbage several times: it need not look through all imports each time."
     gc.collect()

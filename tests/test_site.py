@@ -550,6 +550,7 @@ def test_who_reads_another_language_is_never_sent_to_the_japanese_edition(browse
     tab = Tab(browser, base, locale="fr-FR")
     for name in ("nf4", "ja/nf4", "index"):
         assert tab.open(name).url == f"{base}{name}.html"
+        tab.page.wait_for_load_state("networkidle")  # else the page's icon is a request that failed
     assert tab.faults == []
     tab.context.close()
 
