@@ -36,7 +36,7 @@ from .blockwise import from_bitsandbytes
 from .core import InputError, ignore_old_torchao, saving, whole_folder, write_json
 from .data import FORMATS, PromptFormat, choose_format, prompt_ids
 from .exam import ask
-from .hub import hub_folder
+from .hub import SMALL_FILES, hub_folder
 from .linear4bit import Linear4bit
 from .lora import LoRALinear
 from .loading import fingerprint
@@ -80,7 +80,7 @@ def open_adapter(
     check_adapter(name)
     path = Path(os.path.expanduser(name))
     if not path.is_dir() and name.count("/") == 1 and not path.parent.is_dir():
-        path = hub_folder(name, ["*.json", "*.safetensors", "*.model"])
+        path = hub_folder(name, [*SMALL_FILES, "*.safetensors"])
     for file in ("adapter_config.json", "adapter_model.safetensors"):
         if not (path / file).is_file():
             pickled = file.endswith("s") and (path / "adapter_model.bin").is_file()

@@ -32,6 +32,7 @@ from rich.table import Table
 from . import __version__
 from .core import InputError, read_json, unknown_name
 from .activations import LEAN, Ledger, ledger
+from .hub import SMALL_FILES, hub_folder
 from qlora_nb.language import (
     LANGUAGES, InLanguage, all_spoken, both, language, locale_language, retold, speaking, spoken,
     take_language, wrap,
@@ -372,6 +373,9 @@ def _ledger(shape, recipe: Recipe) -> Ledger | Held:
 def _shape(options: MemoryOptions, model: str):
     "What the ledger takes: a shape with formulas, or a model that is counted by its own code."
     path = Path(os.path.expanduser(model))
+    if model not in MODELS and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model) and not path.parent.is_dir():
+        path = _from_hub(model, options.revision)
+        model = str(path)
     path = path / "config.json" if path.is_dir() else path
     if model in MODELS or path.name != "config.json" or not path.is_file():
         return read_shape(model)
@@ -387,6 +391,16 @@ def _shape(options: MemoryOptions, model: str):
     check_kind(config, path.parent)
     _quieten()
     return of_folder(path.parent)
+
+def _from_hub(model: str, revision: str | None) -> Path:
+    "A folder with the configuration of owner/name, without its weights."
+    try:
+        return hub_folder(model, ["config.json"], revision)
+    except InputError as error:
+        near = get_close_matches(model, MODELS, cutoff=0.7)
+        if not near:
+            raise
+        raise InputError(f"{error}; or did you mean {' or '.join(near)}?") from error
 
 def held_table(
     parts: dict[str, int],  # of `fits.held_parts`
@@ -635,7 +649,7 @@ def check_push(
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise InputError(f"{folder / 'run.json'} is damaged ({error}); the model card needs its "
                          "numbers") from error
-    names = ["*.safetensors", "*.json", "*.model", "*.png"]
+    names = [*SMALL_FILES, "*.safetensors", "*.png"]
     files = {path for pattern in names for path in folder.glob(pattern) if path.is_file()}
     return sorted(files - {folder / "run.json"}), card
 
@@ -662,7 +676,8 @@ def _upload(folder: str, name: str, files: list[Path], card: str, options: PushO
     try:
         api = HfApi()
         api.create_repo(name, private=options.private, exist_ok=True)
-        parts = [CommitOperationAdd(path.name, path) for path in files]
+        root = Path(os.path.expanduser(folder))
+        parts = [CommitOperationAdd(path.relative_to(root).as_posix(), path) for path in files]
         parts.append(CommitOperationAdd("README.md", card.encode()))
         api.create_commit(name, parts, commit_message=options.message)
         return f"{api.endpoint}/{name}"
@@ -746,7 +761,7 @@ class Command:
     flags: tuple = ()  # switches that are no part of a run's record: name and help text
 
 _QUESTIONS = ("PROMPT", "questions; none: lines of standard input")
-_MODEL = ("MODEL", "names, as rinna/japanese-gpt-neox-3.6b, or folders with a config.json")
+_MODEL = ("MODEL", "names on the hub, as rinna/japanese-gpt-neox-3.6b, or folders with a config.json")
 _DRY = ("--dry-run", "say what would be done, what memory and how long it takes, and write nothing")
 
 COMMANDS = {

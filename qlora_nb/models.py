@@ -20,7 +20,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCa
 from .architectures import check_kind, check_structure, straighten
 from .core import InputError, read_json
 from .data import FORMATS, Collator, encode_dialogue
-from .hub import hub_folder
+from .hub import SMALL_FILES, hub_folder
 from qlora_nb.loading import (
     load_quantized, non_finite, refuse_non_finite, stored_tensors, weight_files,
 )
@@ -52,10 +52,10 @@ def fetch_model(
     if not folder.is_dir():
         if folder.exists() or name.startswith((".", "/", "~")):
             raise InputError(f"no model folder at {name!r}; give micro, a folder, or a hub name")
-        small = ["*.json", "*.model", "*.txt"]
-        folder = hub_folder(name, small, revision)
+        folder = hub_folder(name, SMALL_FILES, revision)
         read_config(folder, weights=False)
-        folder = hub_folder(name, [*small, "*.safetensors"], revision) if weights else folder
+        if weights:
+            folder = hub_folder(name, [*SMALL_FILES, "*.safetensors"], revision)
     read_config(folder, weights)
     return folder
 

@@ -637,6 +637,7 @@ class MemoryOptions:
         "size as 24GB; several with commas or by a second --gpu (default: all)",
         group="the answer")
     json: bool = _option(False, "print JSON, for programs")
+    revision: Optional[str] = _option(None, "branch, tag or commit of the model on the hub")
     method: Literal["qlora", "lora8", "lora", "full"] = _option(
         "qlora", "4-bit, 8-bit or 16-bit base with LoRA, or full fine-tuning",
         group="the fine-tune")

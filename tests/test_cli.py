@@ -199,6 +199,12 @@ def test_a_push_says_what_it_would_upload(adapter, called, tmp_path, monkeypatch
     files, _ = check_push(adapter, "owner/name")
     assert [file.name for file in files] == [
         "adapter_config.json", "adapter_model.safetensors", "loss.png"]
+    folder = shutil.copytree(adapter, tmp_path / "with a tokenizer")
+    own = [folder / "chat_template.jinja", folder / "additional_chat_templates" / "tools.jinja"]
+    for file in own:  # as transformers writes a tokenizer with more than one template
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("{{ messages }}")
+    assert {*check_push(folder, "owner/name")[0]} - {folder / file.name for file in files} == {*own}
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     refused(subprocess_push(adapter, tmp_path, HF_TOKEN=""), "logged in")
     refused(subprocess_push(adapter, tmp_path, HF_TOKEN="hf_none"), "cannot be reached")

@@ -3,6 +3,8 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
@@ -12,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from qlora_nb.micro import micro_folder
+from stand_ins import qwen
 from test_cli import refused
 from test_memory import CONFIG
 from test_resume import in_mount
@@ -217,3 +220,54 @@ def test_a_download_that_the_disk_cannot_hold(hub, tmp_path, small_data, monkeyp
     monkeypatch.setenv("HF_HOME", str(tmp_path / "disk"))
     done = in_mount(tmp_path, "size=30m", [*RUN, "--data", small_data])
     refused(done, "full", MODEL, "HF_HOME", "run the same command again")
+
+
+TEMPLATES = ["chat_template.jinja", "additional_chat_templates/tools.jinja"]
+
+
+def templates_of_their_own(folder):
+    "As transformers 5 writes them: no longer within tokenizer_config.json."
+    for name in TEMPLATES:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}")
+    return folder
+
+
+def test_a_chat_template_in_a_file_of_its_own_is_fetched(hub, tmp_path):
+    (tmp_path / "qwen").mkdir()
+    model, adapter = templates_of_their_own(qwen(tmp_path / "qwen")), tmp_path / "adapter"
+    settings = model / "tokenizer_config.json"
+    settings.write_text(json.dumps({name: value for name, value in json.loads(
+        settings.read_text(encoding="utf-8")).items() if name != "chat_template"}), encoding="utf-8")
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    save_file({"a": torch.ones(1)}, adapter / "adapter_model.safetensors")
+    hub.folders["models"] |= {"some/model": model, "some/adapter": templates_of_their_own(adapter)}
+    done = subprocess.run([sys.executable, "-c", """if True:
+        import json
+        from qlora_nb.adapters import open_adapter
+        from qlora_nb.models import fetch_model
+        from qlora_nb.tokenizer import load_tokenizer
+        template = load_tokenizer("some/model").chat_template  # fetched for itself
+        folders = fetch_model("some/model"), open_adapter("some/adapter").path
+        print(json.dumps([template, *([file.relative_to(folder).as_posix()
+                                       for file in folder.rglob("*.jinja")] for folder in folders)]))
+        """], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    template, *found = json.loads(done.stdout)
+    assert {*template} == {"default", "tools"} and "m.role" in template["default"]
+    assert [sorted(files) for files in found] == [sorted(TEMPLATES)] * 2
+
+
+def test_the_memory_of_a_model_on_the_hub(hub, command, tmp_path, monkeypatch):
+    (tmp_path / "qwen").mkdir()
+    hub.folders["models"]["some/qwen"] = qwen(tmp_path / "qwen")
+    ask = ["memory", "some/qwen", "--gpu", "T4", "--json"]
+    known = json.loads(command(*ask, "--revision", "v1").stdout)
+    assert list(hub.sent) == ["config.json"]
+    local = json.loads(command("memory", tmp_path / "qwen", "--gpu", "T4", "--json").stdout)
+    assert {**known[0], "model": ""} == {**local[0], "model": ""}
+    refused(command("memory", "some/gwen"), "no public model", "some/gwen")
+    refused(command("memory", "rinna/japanese-neox"), "no public model", "did you mean rinna/japanese")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert json.loads(command(*ask, "--revision", "v1").stdout) == known
