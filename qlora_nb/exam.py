@@ -25,6 +25,7 @@ from .lean import IGNORED, training_loss
 from .micro import micro_folder
 from .options import column_names, weighted
 from .plan import Plan
+from .processes import in_turns, is_split
 from .readers import DataReport, conversations, read_rows
 from .templates import ChatTemplate, end_tokens
 
@@ -54,8 +55,10 @@ def ask(
     model.eval()
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers = [""] * len(prompts)
-    for start in range(0, len(order), batch_size):
-        chosen = order[start:start + batch_size]
+    batches = [order[start:start + batch_size] for start in range(0, len(order), batch_size)]
+    done = progress.done if progress is not None else 0
+
+    def reply(chosen: list[int]) -> list[str]:
         longest = max(len(prompts[i]) for i in chosen)
         pads = [longest - len(prompts[i]) for i in chosen]
         ids = [[tokenizer.pad_token_id] * pad + prompts[i] for pad, i in zip(pads, chosen)]
@@ -66,10 +69,15 @@ def ask(
             max_new_tokens=max_new_tokens, use_cache=True, pad_token_id=tokenizer.pad_token_id,
             eos_token_id=end_tokens(tokenizer), **({"do_sample": False} | sampling),
         )
-        for i, row in zip(chosen, out[:, longest:]):
-            answers[i] = tokenizer.decode(row, skip_special_tokens=True).strip()
         if progress is not None:
             progress.advance(len(chosen))
+        return [tokenizer.decode(row, skip_special_tokens=True).strip() for row in out[:, longest:]]
+
+    for chosen, said in zip(batches, in_turns(reply, batches, alone=is_split(model))):
+        for i, answer in zip(chosen, said):
+            answers[i] = answer
+    if progress is not None and progress.done < done + len(prompts):  # the others' answers
+        progress.advance(done + len(prompts) - progress.done)
     return answers
 
 # %% ../nbs/a_exam.ipynb #390edd28
@@ -92,10 +100,14 @@ def mean_loss(
     """
     model.eval()
     total, graded = 0.0, 0
-    for start in range(0, len(examples), batch_size):
+
+    def measure(start: int) -> tuple[float, int]:
         batch = send_to_device(collator(examples[start:start + batch_size]), model.device)
-        count = int((batch["labels"][:, 1:] != IGNORED).sum())
-        total += float(training_loss(model, batch)) * count
+        return float(training_loss(model, batch)), int((batch["labels"][:, 1:] != IGNORED).sum())
+
+    starts = list(range(0, len(examples), batch_size))
+    for loss, count in in_turns(measure, starts, alone=is_split(model)):
+        total += loss * count
         graded += count
     return total / graded
 

@@ -173,15 +173,20 @@ def train(
     return trainer
 
 # %% ../nbs/17_finetune.ipynb #efac7cd9
+def _tell_of_others(device: torch.device) -> None:
+    "Say that there are GPUs that do nothing."
+    count = torch.cuda.device_count() if device.type == "cuda" and world_size() == 1 else 1
+    if count > 1:
+        log.info("this machine has %d GPUs and this run uses one; --processes %d uses all, and --shard "
+                 "splits a model that one does not hold", count, count)
+
 def _run(run: RunFolder, options: FinetuneOptions) -> dict:
     "Plan, data and model, exam, training, exam, record."
     plan = main_first(lambda: make_plan(options))
     dtype, again = from_main((plan.dtype, plan.gradient_checkpointing))  # as measured by one
     plan = replace(plan, dtype=dtype, gradient_checkpointing=again)
     log.info(in_one_line(plan))
-    if plan.device.type == "cuda" and world_size() == 1 and torch.cuda.device_count() > 1:
-        log.info("this machine has %d GPUs and this run uses one; --processes %d uses all",
-                 torch.cuda.device_count(), torch.cuda.device_count())
+    _tell_of_others(plan.device)
     log.info("reading %s", ", ".join(weighted(plan.data)))
     with enough_memory(run):
         setup = set_up(plan)
@@ -190,7 +195,8 @@ def _run(run: RunFolder, options: FinetuneOptions) -> dict:
         options = replace(options, compute_dtype=plan.dtype_name)  # a name
     # Two checkpoints with AdamW's two moments while one replaces the other, and the adapter.
     if is_main():
-        begin(run, options, needed=2 * 3 * held_bytes(setup.model, trained=True) + 8_000_000)
+        named = replace(options, optimizer=plan.optimizer)  # whose states the checkpoints hold
+        begin(run, named, needed=2 * 3 * held_bytes(setup.model, trained=True) + 8_000_000)
     wait_for_all()
     if options.resume and not newest_checkpoint(run.work):
         log.info("nothing was saved yet; starting at the first step")

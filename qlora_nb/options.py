@@ -76,9 +76,12 @@ class FinetuneOptions:
     backend: Backend = _option(
         "bitsandbytes", "bitsandbytes (with peft), or reference: this library's own layers")
     processes: Optional[int] = _option(
-        None, "processes on this machine, each with a GPU of its own or a share of the CPU (default: "
-        "those that torchrun has started, else one)")
-    shard: bool = _option(False, "split base model, adapter and optimizer between the processes")
+        None, "processes on this machine, each with a GPU of its own or a share of the CPU; with dropout "
+        "they make the adapter of one only if their number divides --accumulation (default: those that "
+        "torchrun has started, else one)")
+    shard: bool = _option(
+        False, "split base model, adapter and optimizer between the processes; every one then answers "
+        "all held-out questions")
     seed: int = _option(0, "decides the adapter's first weights, the order of rows and dropout")
 
     quantization: Quantization = _option(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STARTED', 'LOST', 'world_size', 'rank', 'local_rank', 'check_processes', 'is_main', 'divide_step', 'own_rows', 'join',
-           'leave', 'wait_for_all', 'from_main', 'all_of', 'main_first', 'Team', 'lost_another', 'may_speak',
-           'end_with_launcher', 'launch', 'shard', 'whole', 'held_here', 'split_like']
+           'leave', 'wait_for_all', 'from_main', 'all_of', 'in_turns', 'main_first', 'Team', 'lost_another',
+           'may_speak', 'end_with_launcher', 'launch', 'shard', 'whole', 'held_here', 'is_split', 'split_like']
 
 # %% ../nbs/a_processes.ipynb #1d701f37
 import inspect
@@ -89,20 +89,22 @@ def own_rows(
     rows: list,  # that all processes take at once; the same list in each
     number: int | None = None,  # of a process; None: of this one
     processes: int | None = None,  # None: `world_size()`
-) -> list:  # neighbours; empty where there are fewer rows than processes
+    of: int | None = None,  # rows of a batch that is full; None: this one is
+) -> list:  # neighbours; empty where there are too few
     """The rows of one process.
 
     Args:
         rows: that all processes take at once; the same list in each
         number: of a process; None: of this one
         processes: None: `world_size()`
+        of: rows of a batch that is full; None: this one is
 
     Returns:
-        neighbours; empty where there are fewer rows than processes
+        neighbours; empty where there are too few
     """
     number = rank() if number is None else number
     processes = world_size() if processes is None else processes
-    edges = [i * len(rows) // processes for i in (number, number + 1)]
+    edges = [i * (of or len(rows)) // processes for i in (number, number + 1)]
     return rows[edges[0]:edges[1]]
 
 # %% ../nbs/a_processes.ipynb #592447b4
@@ -166,6 +168,26 @@ def all_of(
     found: list[Any] = [None] * world_size()
     distributed.all_gather_object(found, value)
     return found
+
+def in_turns(
+    function,  # of one item; what it returns pickles
+    items: list,  # the same in every process
+    alone: bool = False,  # each process does all of them
+) -> list:  # what the function returned of each item, in every process
+    """Divide items among the processes, one after another.
+
+    Args:
+        function: of one item; what it returns pickles
+        items: the same in every process
+        alone: each process does all of them
+
+    Returns:
+        what the function returned of each item, in every process
+    """
+    count = 1 if alone else world_size()
+    mine = [function(item) for item in items[rank() % count::count]]
+    each = all_of(mine) if count > 1 else [mine]
+    return [each[number % count][number // count] for number in range(len(items))]
 
 def main_first(
     function,  # without arguments
@@ -478,6 +500,10 @@ def held_here(
 ):  # -> a tensor
     "The part of a tensor that this process holds."
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+def is_split(model) -> bool:
+    "Whether FSDP2 has split it."
+    return any(held_here(p) is not p for p in model.parameters())
 
 def split_like(
     tensor,  # the whole, the same in every process

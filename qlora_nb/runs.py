@@ -242,7 +242,11 @@ def _settle(run: RunFolder, options: FinetuneOptions, given) -> FinetuneOptions:
 
 def _same(place: Path, what: str, old: dict, options: FinetuneOptions, given) -> FinetuneOptions:
     "Options to continue with; raises `InputError` for given ones that would change the adapter."
-    options = resolve(continued(old, options, given))
+    options = continued(old, options, given)
+    if options.shard and old.get("optimizer") not in (None, "adamw_torch"):
+        raise InputError(f"{place} has states of --optimizer {old['optimizer']}, which --shard cannot split; "
+                         "leave --shard out, or give --overwrite without --resume to start afresh")
+    options = resolve(options)
     changed = differences(old, options)
     if changed:
         raise InputError(f"{place} {what} with other options: {'; '.join(changed)}; "

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import redirect_stdout
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
@@ -17,10 +17,12 @@ from conftest import COMMAND
 from safetensors.torch import load_file
 
 from qlora_nb.cli import main
-from qlora_nb.core import InputError, read_json
-from qlora_nb.finetune import finetune
-from qlora_nb.options import FinetuneOptions
+from qlora_nb.core import InputError, read_json, write_json
+from qlora_nb.finetune import _tell_of_others, finetune
+from qlora_nb.models import pick_device
+from qlora_nb.options import FinetuneOptions, resolve
 from qlora_nb.processes import Team
+from qlora_nb.runs import claim
 from qlora_nb.trainer import WholeTrainer
 
 STEPS = ["--steps", "400", "--save-steps", "2", "--batch-size", "4", "--accumulation", "2",
@@ -35,12 +37,16 @@ def pair():
 
 @pytest.fixture(scope="module")
 def options(small_data, tmp_path_factory):
-    "Two batches in a step, so that two processes take one each; 57 rows: the last step has one."
-    rows = small_data.read_text(encoding="utf-8").splitlines()[:61]
+    """Two batches in a step, so that two processes take one each; 57 rows: the last step has one.
+
+    Dropout draws in each batch what it draws in one process.
+    """
+    rows = small_data.read_text(encoding="utf-8").splitlines()[:77]
     few = tmp_path_factory.mktemp("few") / "few.jsonl"
     few.write_text("\n".join(rows) + "\n", encoding="utf-8")
     return FinetuneOptions(data=str(few), epochs=1.0, save_steps=3, batch_size=4, accumulation=2,
-                           held_out=4, max_new_tokens=2, device="cpu", eval_steps=0)
+                           dropout=0.1,
+                           held_out=20, max_new_tokens=2, device="cpu", eval_steps=0)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +90,9 @@ def test_two_processes_make_the_adapter_of_one_to_the_bit(pair, options, by_one,
     losses = [[row["loss"] for row in read_json(place / "run.json")["history"] if "loss" in row]
               for place in (by_one, tmp_path / "run")]
     assert losses[0] == losses[1] and len(losses[0]) == 8
+    alone = read_json(by_one / "run.json")  # questions are asked in turns, in the same batches
+    assert record["answers"] == alone["answers"]
+    assert record["metrics"]["exams"] == other["metrics"]["exams"] == alone["metrics"]["exams"]
 
 
 def test_a_split_model_makes_it_within_rounding_with_half_of_the_codes(pair, options, by_one, tmp_path):
@@ -105,6 +114,7 @@ def test_another_number_of_processes_goes_on(pair, options, by_one, tmp_path, be
     with pytest.raises((InputError, RuntimeError), match="stopped here"):
         go(before, options, 5)
     assert (tmp_path / "run.partial" / "checkpoint-3").exists()
+    assert read_json(tmp_path / "run.partial" / "options.json")["optimizer"] == "adamw_torch"
     go(after, replace(options, resume=True))
     assert furthest(*adapters(by_one, tmp_path / "run")) < 1e-6
 
@@ -127,6 +137,37 @@ def test_a_dry_run_of_two_processes_counts_what_two_processes_count(pair, small_
     text = "\n".join(alone)
     assert re.search(r"processes +│ 2", text) and "adamw_torch" in text and "2 GPUs" in text
     assert ("put together" in text) == bool(split)
+
+
+def test_a_run_with_states_that_cannot_be_split_says_so(options, tmp_path):
+    options = replace(options, output=str(tmp_path / "run"))
+    paged = asdict(resolve(replace(options, optimizer="paged_adamw_32bit")))  # as begun on one GPU
+    (tmp_path / "run.partial").mkdir()
+    write_json(tmp_path / "run.partial" / "options.json", paged)
+    with pytest.raises(InputError, match="has states of --optimizer paged_adamw_32bit, which --shard"):
+        with claim(replace(options, resume=True, shard=True)):
+            pass
+
+
+def test_each_process_takes_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device() == torch.device("cuda")
+    for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert pick_device() == torch.device("cuda", 1)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(InputError, match="process 2 of this machine has no GPU: there are 2"):
+        pick_device()
+
+
+def test_gpus_that_do_nothing_are_named(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    with caplog.at_level("INFO", "qlora_nb"):
+        _tell_of_others(torch.device("cpu"))
+        assert not caplog.text
+        _tell_of_others(torch.device("cuda"))
+    assert "has 4 GPUs and this run uses one; --processes 4 uses all, and --shard" in caplog.text
 
 
 def workers(of: int) -> list[int]:
