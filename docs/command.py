@@ -3,7 +3,9 @@
 Found are the sentences of errors, the lines of the log, the help texts of options, and what goes
 through `spoken` and `all_spoken` of `qlora_nb.language`. An f-string becomes a template: `{name}` stands for
 what was put in. What can stand there and is language itself, as the hint behind a semicolon, is a
-message of its own. The package reads `qlora_nb/data/ja.json`, which is made from the catalogue.
+message of its own; so are the texts in double brackets of an HTML file in the package's data, and the
+names that `told` puts into a page's tables. The package reads `qlora_nb/data/ja.json`, which is made from
+the catalogue.
 """
 import ast
 import difflib
@@ -40,7 +42,7 @@ NAMES = ["matrices", "constants", "embeddings and head", "norms and biases", "ad
 TABLES = ["squared error", "absolute error", "rarest code, %", "commonest, %", "least squared",
           "least absolute", "one a matrix", "shape", "ours", "dtype", "who", "quantize", "copy",
           "dequantize, existing buffer", "dequantize, fresh buffer", "compiled", "eager", "bits",
-          "error", "bits, double", "error, double", "block size", "weight", "equal", "count", "method",
+          "error", "bits, double", "error, double", "block size", "weight", "equal", "count",
           "prompt tuning", "prefix tuning", "bottleneck adapter", "full fine-tuning", "merged",
           "trained", "kept", "lowest", "highest", "merges", "train_loss", "last_train_loss", "gap",
           "exact_match", "base", "seed", "seeds", "compute dtype", "input", "product", "tokens",
@@ -73,7 +75,8 @@ TABLES = ["squared error", "absolute error", "rarest code, %", "commonest, %", "
           "100 questions, 95% right", "300 questions, 90% right", "all matrices", "whole",
           "3.6 billion", "lean", "published", "ledger", "off", "checkpointing", "double", "counted",
           "moments", "rate", "spread", "variant", "quantized", "reloaded", "times full", "8B, grouped",
-          "as peft prepares it"]
+          "as peft prepares it", "LoRA, 16-bit base", "LoRA, 8-bit base, not reentrant",
+          "QLoRA, NF4 base"]
 EXPECTED = ["a whole number", "a number", "true or false", "a text"]  # of an option, within an error
 TELLING = {"in_one_line"}  # functions whose result another module tells
 PLACE = re.compile(r"(?<!\{)\{(\w+)\}(?!\})")
@@ -364,6 +367,9 @@ def messages() -> dict:
                    and any(getattr(base, "id", "") in errors for base in node.bases)}
     found = {text: [PART] for text in [*ARGPARSE, *EXPECTED]} | {text: [TEXT] for text in [*NAMES, *TABLES]}
     modules = [Module(path, errors) for path in paths]
+    for path in sorted((PACKAGE / "data").rglob("*.html")):  # texts in double brackets, for `spoken`
+        found |= {text: [TEXT] for text in re.findall(r"\[\[([^\[\]]+)\]\]", path.read_text(encoding="utf-8"))
+                  if text not in found}
     homes = {name: module for module in modules for name in module.functions if name in TELLING}
     for module in modules:
         module.others = homes

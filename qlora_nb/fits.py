@@ -9,12 +9,14 @@ __all__ = ['GIB', 'GPUS', 'T4_RUNS', 'METHOD_NAMES', 'TYPICAL', 'usable_bytes', 
 
 # %% ../nbs/a_fits.ipynb #7d4724fb
 import json
+import re
 from dataclasses import replace
 from importlib.resources import files
 from typing import Iterator
 
 from .activations import LEAN, Ledger, coefficients, ledger, supported_recipe
 from .core import InputError, unknown_name
+from .language import all_spoken, spoken
 from qlora_nb.memory import (
     CONTEXT, METHODS, MODELS, MONOMIALS, Recipe, Shape, check_size, quantized_bytes, read_shape,
     _rotary_buffers, weight_parts,
@@ -321,7 +323,8 @@ def calculator_data() -> dict:  # of lists and plain numbers
     return {
         "models": {name: {"shape": shapes.index(shape), "context": shape.context}
                    for name, shape in MODELS.items()},
-        "methods": METHOD_NAMES, "gpus": GPUS, "parts": parts,
+        "methods": {method: spoken(name) for method, name in METHOD_NAMES.items()},
+        "gpus": GPUS, "parts": all_spoken(*parts),
         "ledgers": [{method: [_rows(shape, replace(TYPICAL, gradient_checkpointing=on,
                                                    lean=shape.family in LEAN, **changes))
                               for on in (False, True)] for method, changes in METHODS.items()}
@@ -347,4 +350,5 @@ class Calculator:
     def _repr_html_(self) -> str:
         page = files("qlora_nb") / "data" / "memory" / "calculator.html"
         data = json.dumps(calculator_data(), separators=(",", ":"))
-        return page.read_text(encoding="utf-8").replace("@DATA@", data)
+        text = re.sub(r"\[\[([^\[\]]+)\]\]", lambda said: spoken(said[1]), page.read_text(encoding="utf-8"))
+        return text.replace("@DATA@", data)
