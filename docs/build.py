@@ -7,6 +7,7 @@
 """
 import argparse
 import functools
+import gc
 import http.server
 import json
 import shutil
@@ -169,6 +170,7 @@ def main() -> int:
                         help="serve the site afterwards; default port 8000")
     args = parser.parse_args()
     start = time.perf_counter()
+    gc.set_threshold(100_000, 20, 50)  # the trees of pages are all cycles
     try:
         if sys.version_info < (3, 11):
             raise InputError("the site's theme needs Python 3.11 or newer, and this is "

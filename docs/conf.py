@@ -3,6 +3,7 @@
 docs/build.py runs it once for each edition, with `-D language=…`; docs/editions.py has their words.
 """
 import ast
+import gc
 import html
 import re
 import sys
@@ -17,6 +18,7 @@ from adapter import titles  # noqa: E402
 from editions import EDITIONS, ENGLISH, edition, in_script  # noqa: E402
 from project import ROOT, colab, edit, questions, repository, settings, source  # noqa: E402
 
+gc.set_threshold(100_000, 20, 50)  # the trees of pages are all cycles
 SETTINGS = settings()
 LANGUAGE = next((word.partition("=")[2] for word in sys.argv if word.startswith("language=")), "en")
 EDITION = edition(LANGUAGE)
@@ -155,7 +157,13 @@ def buttons(app, name, template, context, doctree):
                          for one in EDITIONS if one != EDITION]
 
 
+def own_search(app):
+    "No index of Sphinx's own, which no page reads: docs/build.py makes the one that they do."
+    app.builder.search = False
+
+
 def setup(app):
+    app.connect("builder-inited", own_search)
     app.add_html_math_renderer("drawn", (formula, None), (formula_block, None))
     if EDITION != ENGLISH:
         app.add_transform(EnglishAddresses)
