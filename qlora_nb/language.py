@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import sys
 import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -71,7 +72,9 @@ def language() -> str:
 def speak(
     name: str,  # one of `LANGUAGES`
 ) -> None:
-    """Speak a language from now on, as a page of this book does; an unknown one raises `InputError`.
+    """Speak a language from now on, as a page of this book does; a notebook shows its tables in it.
+
+    An unknown language raises `InputError`.
 
     Args:
         name: one of `LANGUAGES`
@@ -79,6 +82,20 @@ def speak(
     if name not in LANGUAGES:
         raise unknown_name("language", name, LANGUAGES)
     _spoken[0] = name
+    _show_tables()
+
+def _show_tables() -> None:
+    "Let a notebook show the tables of pandas as `told` gives them."
+    notebook = "IPython" in sys.modules and sys.modules["IPython"].get_ipython()
+    if not notebook:
+        return
+    import pandas
+
+    formatters = notebook.display_formatter.formatters
+    formatters["text/html"].for_type(pandas.DataFrame, lambda table: told(table)._repr_html_())
+    for kind in (pandas.DataFrame, pandas.Series):
+        formatters["text/plain"].for_type(
+            kind, lambda table, printer, cycle: printer.text(repr(told(table))))
 
 @contextmanager
 def speaking(

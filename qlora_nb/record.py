@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 
 from .core import saving, whole_folder, write_json
 from .exam import TrainingData
-from .plots import PALETTE, use_style
+from .language import language, speaking, spoken
+from .plots import PALETTE, japanese_font, use_style
 from .prepare import held_bytes, parameter_counts, write_adapter
 from .processes import all_of
 from .runs import RunFolder, clear_work
@@ -103,18 +104,19 @@ def loss_curve(
         history: of `history`
         path: the PNG to write
     """
-    with rc_context():
+    with rc_context(), speaking(language() if japanese_font() else "en"):
         use_style()
         figure = Figure(figsize=(6, 3.2))
         axes = figure.subplots()
-        for key, colour, label, style in [("loss", "blue", "training", "-"),
-                                          ("eval_loss", "orange", "held-out", "o-")]:
+        for key, colour, label, style in [("loss", "blue", spoken("training"), "-"),
+                                          ("eval_loss", "orange", spoken("held-out"), "o-")]:
             points = sorted((row["step"], row[key]) for row in history if key in row)
             if points:
                 axes.plot(*zip(*points), style, color=PALETTE[colour], label=label, ms=4)
         first, last = points[0][1], points[-1][1]
-        axes.set(xlabel="optimizer step", ylabel="loss (nats per graded token)", ylim=(0, None),
-                 title=f"The held-out loss goes from {first:.2f} to {last:.2f}")
+        axes.set(xlabel=spoken("optimizer step"), ylabel=spoken("loss (nats per graded token)"), ylim=(0, None),
+                 title=spoken("The held-out loss goes from {first} to {last}", first=f"{first:.2f}",
+                           last=f"{last:.2f}"))
         axes.legend()
         figure.savefig(path, format="png")
 
