@@ -36,7 +36,7 @@ LOGS = ("log", "logging.getLogger('qlora_nb')")
 # What `spoken` is given out of records and ledgers.
 NAMES = ["matrices", "constants", "embeddings and head", "norms and biases", "adapter", "gradients",
          "optimizer states", "activations", "working memory", "CUDA context", "put together", "held",
-         "held-out", "new phrasing", "exact match", "loss", "finished", "not finished", "damaged", ", ",
+         "held-out", "new phrasing", "exact match", "loss", "finished", "not finished", "damaged", ", ", "; ",
          "holds", "holds with a condition", "does not hold", "cannot be decided here"]
 # What `told` finds in the tables of the chapters: names out of records, and what a page looks up itself.
 TABLES = ["squared error", "absolute error", "rarest code, %", "commonest, %", "least squared",

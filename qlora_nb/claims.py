@@ -370,7 +370,7 @@ def counted(
     counts = Counter(claim.verdict for claim in ledger.claims)
     with speaking(language):
         verdicts = spoken("; ").join(
-            spoken("{count} {verdict}", count=counts[verdict], verdict=spoken(verdict))
+            spoken("{verdict}: {count}", count=counts[verdict], verdict=spoken(verdict))
             for verdict in VERDICTS
         )
         return spoken("{count} claims: {verdicts}.", count=len(ledger.claims), verdicts=verdicts)
