@@ -76,8 +76,8 @@ SITE_TESTS := $(shell $(PYTHON) -c 'import sys; print("site-built-and-tested" if
 # Where make can, each part's lines are printed together, when it ends, and not among another's.
 TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-# Two parts at a time. make looks for a browser first; the site, which needs it, then comes last and
-# fills what the chapters leave free beside the tests.
+# Two parts at a time, the site first: at its end one page after another is looked at, beside what
+# keeps a second processor busy.
 test: current
 	@begun=$$(date +%s); \
 	$(MAKE) --no-print-directory -j 2 $(TOGETHER) $(SITE_TESTS) lint chapters tests && \
@@ -144,7 +144,8 @@ tests: environment
 site-tests: environment browser
 	python -m pytest -q -n 2 --dist loadfile $(IN_A_BROWSER)
 
-site-built-and-tested: docs
+site-built-and-tested: environment
+	$(MAKE) --no-print-directory docs
 	$(MAKE) --no-print-directory site-tests
 
 browser:
