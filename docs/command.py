@@ -76,7 +76,7 @@ TABLES = ["squared error", "absolute error", "rarest code, %", "commonest, %", "
           "3.6 billion", "lean", "published", "ledger", "off", "checkpointing", "double", "counted",
           "moments", "rate", "spread", "variant", "quantized", "reloaded", "times full", "8B, grouped",
           "as peft prepares it", "LoRA, 16-bit base", "LoRA, 8-bit base, not reentrant",
-          "QLoRA, NF4 base"]
+          "QLoRA, NF4 base", "token", "position", "label"]
 EXPECTED = ["a whole number", "a number", "true or false", "a text"]  # of an option, within an error
 TELLING = {"in_one_line"}  # functions whose result another module tells
 PLACE = re.compile(r"(?<!\{)\{(\w+)\}(?!\})")
