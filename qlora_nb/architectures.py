@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 from transformers.pytorch_utils import Conv1D
 
@@ -52,6 +53,10 @@ def check_kind(
     if senses := [key for key in raw if key.endswith("_config")
                   and any(sense in key for sense in ("vision", "audio", "image", "speech"))]:
         raise InputError(f"{said}, which takes more than text ({senses[0]}); {SUPPORTED}")
+    if kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:  # as fuyu, whose patches are tokens
+        raise InputError(f"{said}, which takes images and text; {SUPPORTED}")
+    if kind in ("trocr", "bert-generation"):
+        raise InputError(f"{said}, a decoder that is made to stand behind an encoder; {SUPPORTED}")
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         raise InputError(f"{said}, which does not predict the next token; {SUPPORTED}")
     if key := _experts(raw):
@@ -278,15 +283,17 @@ class Architecture:
 
 def describe(
     config,  # of a causal language model of transformers
+    source="the configuration",  # how an error names it
 ) -> Architecture:
     """A model's parts, counted on the device meta; raises `InputError` for one that is refused.
 
     Args:
         config: of a causal language model of transformers
+        source: how an error names it
     """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    check_structure(model, "the configuration")
+    check_structure(model, source)
     straighten(model)
     layers: dict = linear_layers(model)
     tables: list = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]

@@ -19,7 +19,7 @@ from .core import InputError, read_json, saving, write_json
 from .options import output_entries
 from .progress import log
 from qlora_nb.readers import (
-    ANSWERS, COLUMN_NAMES, QUESTIONS, ROLES, DataReport, conversations, read_rows,
+    ANSWERS, QUESTIONS, ROLES, DataReport, conversations, meaning_of, read_rows,
 )
 
 # %% ../nbs/a_journal.ipynb #6db5ff2a
@@ -84,8 +84,7 @@ def _from_lines(path: Path) -> list[Question]:
 
 def _unanswered(row: dict) -> list[dict] | None:
     "The turns of a row that asks and does not answer; None for any other row."
-    lower = {str(name).strip().lower(): value for name, value in row.items() if value}
-    named = {COLUMN_NAMES.get(name, name): value for name, value in lower.items()}
+    named = {meaning_of(name): value for name, value in row.items() if value}
     if isinstance(named.get("turns"), list):  # FastChat's: later turns need an answer to the first
         return [{"role": "user", "content": str(named["turns"][0]).strip()}]
     talk = named.get("messages") or named.get("conversations")

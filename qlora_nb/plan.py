@@ -280,7 +280,7 @@ def held_by(
         bytes; no activations
     """
     config = AutoConfig.from_pretrained(plan.folder, trust_remote_code=False)
-    return sum(held_parts(describe(config), recipe).values())
+    return sum(held_parts(describe(config, plan.folder), recipe).values())
 
 # %% ../nbs/a_plan.ipynb #f01a7d4a
 def in_one_line(plan: Plan) -> str:

@@ -25,6 +25,14 @@ KNOWN_ERRORS = {
         "element-0-of-tensors-does-not-require-grad-and-does-not-have-a-grad-fn",
     "size mismatch for base_model.model": "size-mismatch-for-base-model-model",
     "not found in the base model": "target-modules-q-proj-v-proj-not-found-in-the-base-model",
+    # In this library's own sentences:
+    "puts two begin tokens in front": "double-bos-two-s-at-the-start",
+    "which transformers does not know": "transformers-does-not-recognize-this-architecture",
+    "begin again with --overwrite and a --learning-rate below": "the-loss-is-nan-or-0-0",
+    "give another --compute-dtype, or another model": "the-loss-is-nan-or-0-0",
+    "are not known; expected a question":
+        "no-columns-in-the-dataset-match-the-model-s-forward-method-signature",
+    "only as pickle": "weights-only-as-pickle",
 }
 
 # %% ../nbs/a_questions.ipynb #b1b8f61d

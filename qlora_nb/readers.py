@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KANA', 'OLDER', 'READERS', 'ROLES', 'COLUMN_NAMES', 'QUESTIONS', 'ANSWERS', 'EXTRA', 'DIALOGUES', 'DataReport',
-           'watched', 'Row', 'read_rows', 'oasst_conversations', 'conversations']
+           'watched', 'Row', 'read_rows', 'meaning_of', 'oasst_conversations', 'conversations']
 
 # %% ../nbs/a_readers.ipynb #cbf4d693
 import ast
@@ -481,14 +481,18 @@ def _message(entry) -> dict:
 
 # %% ../nbs/a_readers.ipynb #7e333f9c
 COLUMN_NAMES = {name: known for known, names in {
-    "question": "質問 質問文 質問内容 問い 問 設問 問題 問題文 q user human ユーザー",
+    "question": "質問 質問文 質問内容 問い 問い合わせ 問合せ お問い合わせ 問 設問 問題 問題文 発話 "
+                "q user human ユーザー",
     "instruction": "指示 指示文 命令 命令文",
     "prompt": "プロンプト",
     "input": "入力 入力文",
     "context": "文脈 コンテキスト",
-    "answer": "回答 回答文 回答内容 回答例 答え 解答 正解 模範解答 a assistant bot アシスタント",
+    "answer": "回答 回答文 回答内容 回答例 ベストアンサー 答え 解答 正解 模範解答 a assistant bot "
+              "アシスタント",
     "response": "応答 応答文 返答 返信",
     "output": "出力 出力文 出力例",
+    "chosen": "採用 response_j",
+    "rejected": "不採用 response_k",
     "history": "履歴 会話履歴",
     "system": "system_prompt システム システムプロンプト",
 }.items() for name in names.split()}
@@ -496,6 +500,18 @@ QUESTIONS = ("instruction", "question", "prompt", "query", "input", "text")
 ANSWERS = ("output", "response", "answer", "completion", "answers")
 EXTRA = ("input", "context")  # read behind a question, when there
 DIALOGUES = ("messages", "conversations", "conversation")
+
+def meaning_of(
+    column: str,
+) -> str:  # a key of `MEANINGS`, or the name itself in lower case
+    """What a column's name says that it holds, whatever stands in brackets behind it.
+
+    Returns:
+        a key of `MEANINGS`, or the name itself in lower case
+    """
+    name = str(column).strip().lower()
+    bare = re.sub(r"\s*[(（][^()（）]*[)）]$", "", name)
+    return COLUMN_NAMES.get(name) or COLUMN_NAMES.get(bare) or name
 
 # %% ../nbs/a_readers.ipynb #a47ba183
 def _turns(row: dict, column: str, role: str) -> list[dict]:
@@ -707,8 +723,8 @@ def _known(columns: tuple[str, ...], named: Mapping[str, str]) -> dict[str, str]
     "What each column is -> its name; what was named goes before what is known."
     known: dict[str, str] = {}
     lower = {column: str(column).strip().lower() for column in columns}
-    for column, name in lower.items():
-        known.setdefault(COLUMN_NAMES.get(name, name), column)
+    for column in columns:
+        known.setdefault(meaning_of(column), column)
     for column, name in lower.items():  # a translation goes before its original
         if name.endswith("_ja"):
             known[name.removesuffix("_ja")] = column

@@ -13,7 +13,7 @@ from .core import InputError
 from .lean import IGNORED
 
 # %% auto #0
-__all__ = ['SAMPLE', 'authors_tokenizer', 'start_tokens', 'ChatTemplate', 'end_tokens']
+__all__ = ['SAMPLE', 'authors_tokenizer', 'comes_back', 'start_tokens', 'ChatTemplate', 'end_tokens']
 
 # %% ../nbs/a_templates.ipynb #e164ced3
 SAMPLE = "日本で一番高い山は、富士山(3,776 m)です。\n  Mount Fuji's top is cold: don't go alone!"
@@ -43,11 +43,26 @@ def authors_tokenizer(
         tokenizer.pad_token = tokenizer.eos_token
     _check_rows(tokenizer, folder, rows)
     tokenizer.clean_up_tokenization_spaces = False  # a decoded text keeps the spaces that it has
-    back = tokenizer.decode(tokenizer(SAMPLE, add_special_tokens=False)["input_ids"])
+    back = comes_back(tokenizer, folder)
     if back.strip() != SAMPLE:
         logging.getLogger("qlora_nb").warning(
             "the tokenizer in %s changes a text: %r comes back as %r", folder, SAMPLE, back)
     return tokenizer
+
+def comes_back(
+    tokenizer,
+    folder,  # its files, for an error
+) -> str:
+    """What a sample becomes and is again; raises `InputError` for a tokenizer that refuses it.
+
+    Args:
+        folder: its files, for an error
+    """
+    try:
+        return tokenizer.decode(tokenizer(SAMPLE, add_special_tokens=False)["input_ids"])
+    except Exception as error:  # the library raises a bare Exception
+        raise InputError(f"the tokenizer in {folder} cannot encode a text ({error}); give its "
+                         "vocabulary the unknown token that it names") from error
 
 def _check_rows(tokenizer, folder, rows: float) -> None:
     "Refuse a token that a text can become, or that is added to it, and the model has no row for."

@@ -20,10 +20,11 @@ from .options import ChatOptions, as_text
 
 # %% ../nbs/a_terminal.ipynb #fde4657e
 HELP = """/help       this list
+/adapter X  of several adapters let only X answer; /adapter all: each of them
 /reset      begin a new conversation
 /save FILE  write the conversation as JSON, which `qlora-nb finetune --data` can read
 /quit       end (Ctrl-D as well); Ctrl-C stops an answer"""
-SLASH_COMMANDS = ("/help", "/reset", "/save", "/quit")
+SLASH_COMMANDS = ("/help", "/adapter", "/reset", "/save", "/quit")
 
 # %% ../nbs/a_terminal.ipynb #c9616922
 @contextmanager
@@ -53,6 +54,7 @@ class Terminal:
         if self.person:
             print(spoken("loading …"), flush=True)
         self.speakers = {"": speaker} if speaker else load_speakers(options)
+        self.chosen: str | None = None  # the label of who answers; None: all
         self.reset()
 
     def reset(self) -> None:
@@ -110,7 +112,7 @@ class Terminal:
     def answer(self, question: str) -> None:
         "Stream the answer of each; Ctrl-C stops it at the next token."
         with interruptible() as stop:
-            for label, talk in self.talks.items():
+            for label, talk in self.answering().items():
                 print(label, end="", flush=True)
                 for piece in talk.say(question):
                     print(piece, end="", flush=True)
@@ -119,6 +121,23 @@ class Terminal:
                 print(spoken(" (stopped)") if stop.is_set() else "", flush=True)
         if talk.note():
             print(f"({retold(talk.note())})", file=sys.stderr)
+
+    def answering(self) -> dict[str, Conversation]:  # by label
+        """The conversations that go on with the next question.
+
+        Returns:
+            by label
+        """
+        return {label: talk for label, talk in self.talks.items() if self.chosen in (None, label)}
+
+    def choose(self, name: str) -> None:
+        "Let one of several answer, or all; what the others do not hear, they do not know later."
+        names = {label.removesuffix(": "): label for label in self.talks}
+        if len(names) < 2:
+            raise InputError("/adapter chooses among several; begin the chat with a second --adapter")
+        if name != "all" and name not in names:
+            raise unknown_name("adapter", name, [*names, "all"])
+        self.chosen = names[name] if name != "all" else None
 
     def obey(self, line: str) -> None:
         "Do what a line that begins with / says."
@@ -129,8 +148,10 @@ class Terminal:
             print(spoken(HELP))
         elif command == "/reset":
             self.reset()
+        elif command == "/adapter":
+            self.choose(rest.strip())
         else:
-            save(self.talks, rest.strip())
+            save(self.answering(), rest.strip())
 
 # %% ../nbs/a_terminal.ipynb #ac1d6607
 def save(

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from .core import InputError, read_json, whole_file
 from .hub import SMALL_FILES, hub_folder
-from .templates import authors_tokenizer
+from .templates import authors_tokenizer, comes_back
 
 # %% ../nbs/14_tokenizer.ipynb #6e8a1b38
 def train_sentencepiece(
@@ -324,6 +324,7 @@ def _within_rows(
         raise InputError(f"the token {text!r} of the tokenizer in {folder} has id {id}, and the "
                          f"model has rows for {_rows(folder)} ids; take the model's own tokenizer, "
                          "or resize its embeddings")
+    comes_back(tokenizer, folder)
     return tokenizer
 
 # %% ../nbs/14_tokenizer.ipynb #cac8f853

@@ -325,9 +325,8 @@ class Traced:
             try:
                 self.traces[key] = trace(self.config, key)
             except Exception as error:  # each model's code fails in its own way
-                said = str(error).partition(chr(10))[0]
                 raise NotCounted(f"the activations of a {self.family} model are not counted: its "
-                                 f"code does not run on tensors without memory ({said})") from error
+                                 "code does not run on tensors without memory") from error
         return self.traces[key]
 
     def coefficients(self, recipe: Recipe) -> tuple[dict[str, Counter], dict[str, Counter]]:
@@ -350,13 +349,15 @@ class Traced:
 # %% ../nbs/a_traced.ipynb #5c78f5ad
 def of_config(
     config,  # of a causal language model of transformers
+    source="the configuration",  # how an error names it
 ) -> Traced:
     """The model that a configuration describes; raises `InputError` for one that is refused.
 
     Args:
         config: of a causal language model of transformers
+        source: how an error names it
     """
-    found = describe(config)
+    found = describe(config, source)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
@@ -376,7 +377,7 @@ def of_folder(
     """
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        return of_config(config)
+        return of_config(config, folder)
     except InputError:
         raise
     except Exception as error:  # each wrong number fails in its own way

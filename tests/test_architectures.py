@@ -4,11 +4,16 @@ import json
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tokenizers import Tokenizer, models
+from transformers import (
+    AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast,
+)
 
 from qlora_nb.adapters import load_adapted, merge
+from qlora_nb.architectures import check_kind
 from qlora_nb.bnb_layers import guard_cpu_layers
 from qlora_nb.chat import Conversation, load_speaker
+from qlora_nb.core import InputError
 from qlora_nb.data import Collator, choose_format, encode_dialogue, prompt_ids
 from qlora_nb.finetune import finetune
 from qlora_nb.lean import IGNORED, training_loss
@@ -141,3 +146,38 @@ def test_a_turned_matrix_is_merged_as_the_authors_keep_it(small_data, tmp_path):
         n: p.shape for n, p in after.named_parameters()}
     moved = after.transformer.h[0].mlp.c_fc.weight - before.transformer.h[0].mlp.c_fc.weight
     assert 0 < moved.abs().max() < .1
+
+
+@pytest.mark.parametrize("kind, why", [
+    ("fuyu", "takes images and text"), ("emu3", "takes images and text"), ("git", "images and text"),
+    ("trocr", "behind an encoder"), ("bert-generation", "behind an encoder")])
+def test_models_that_read_images_or_need_an_encoder_are_refused(kind, why):
+    with pytest.raises(InputError, match=f"FOLDER is a '{kind}' model.*{why}.*expected a causal"):
+        check_kind({"model_type": kind}, "FOLDER")
+
+
+def test_a_refused_model_is_called_by_its_folder(called, tmp_path):
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "config.json").write_text(
+        '{"model_type": "mamba", "hidden_size": 32, "num_hidden_layers": 1}')
+    for words in (["finetune", "--model", "state", "--dry-run"], ["memory", "state"]):
+        done = called(*words)
+        assert done.returncode == 2 and "state is a 'mamba' model, which keeps a" in done.stderr
+        assert "the configuration is" not in done.stderr
+
+
+def test_a_model_whose_activations_are_not_counted(called, tmp_path):
+    (tmp_path / "neo").mkdir()
+    AutoConfig.for_model("gpt_neo", hidden_size=64, num_layers=2, num_heads=4, vocab_size=401,
+                         attention_types=[[["global", "local"], 1]]).save_pretrained(tmp_path / "neo")
+    said = called("memory", "neo", "--gpu", "T4").stdout
+    assert "without memory." in " ".join(said.split()) and "cuda:0" not in said
+
+
+def test_a_tokenizer_without_its_unknown_token_is_refused(tmp_path):
+    tokenizer = Tokenizer(models.WordLevel({"</s>": 0, "空": 1}, unk_token="<unk>"))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>").save_pretrained(tmp_path)
+    for family in ("gpt_neox", "llama"):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": family, "vocab_size": 2}))
+        with pytest.raises(InputError, match="cannot encode a text.*unknown token"):
+            load_tokenizer(tmp_path)

@@ -177,6 +177,19 @@ def test_two_adapters_answer_by_turns(called, run, tmp_path, monkeypatch):
     talk = called("chat", "--adapter", run, "--adapter", other, "--compare").stdout.splitlines()
     assert talk[1:] == both and talk[0].startswith("base: ")
     assert talk[0].removeprefix("base: ") not in alone.values()
+    lines = ["/adapter othr", "/adapter other", QUESTION, "/save talk.json", "/adapter all", QUESTION]
+    typed = io.TextIOWrapper(io.BytesIO("\n".join([*lines, ""]).encode()), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", typed)
+    done = called("chat", "--adapter", run, "--adapter", other)
+    assert "unknown adapter 'othr'; did you mean other?" in done.stderr
+    said = [line for line in done.stdout.splitlines() if "talk.json" not in line]
+    assert said[0] == both[1] and [line.partition(": ")[0] for line in said] == ["other", "run", "other"]
+    assert said[1] == both[0]  # who was not asked has heard nothing
+    turns = json.loads((tmp_path / "talk.json").read_text(encoding="utf-8"))[0]["messages"]
+    assert turns[1]["content"] == alone[other]
+    typed = io.TextIOWrapper(io.BytesIO(b"/adapter all\n"), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", typed)
+    assert "a second --adapter" in called("chat", "--adapter", run).stderr
 
 
 def test_bytes_that_are_no_text_and_a_reader_that_leaves(run, tmp_path):

@@ -239,6 +239,24 @@ def test_columns_can_be_named(columns, row, unused):
     assert set(report.unused) == unused
 
 
+@pytest.mark.parametrize("row, turns", [
+    ({"質問": "空は何色ですか。", "ベストアンサー": "青です。"}, ASKED),
+    ({"発話": "空は何色ですか。", "応答": "青です。"}, ASKED),
+    ({"お問い合わせ": "空は何色ですか。", "回答": "青です。"}, ASKED),
+    ({"質問（Q）": "空は何色ですか。", "回答 (A)": "青です。"}, ASKED),
+    ({"質問": "空は何色ですか。", "採用": "青です。", "不採用": "赤です。"}, ASKED),
+    ({"question": "空は何色ですか。", "response_j": "青です。", "response_k": "赤です。"}, ASKED),
+])
+def test_names_of_columns_that_people_use(row, turns):
+    report = DataReport(read=1)
+    assert conversations([row], report) == [turns] and not report.unused
+
+
+def test_a_title_and_a_text_are_no_question_and_answer():
+    with pytest.raises(InputError, match="columns タイトル, 本文 are not known"):
+        conversations([{"タイトル": "空", "本文": "空は青い。"}], DataReport(read=1))
+
+
 def test_every_meaning_of_a_column_is_one_that_readers_know():
     assert set(MEANINGS) == {*QUESTIONS, *ANSWERS, *EXTRA, *DIALOGUES, "system", "history", "chosen",
                              "rejected"} - {"conversation"}

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from qlora_nb import cli
+from qlora_nb.micro import micro_folder
 from qlora_nb.questions import KNOWN_ERRORS, answer_to
 
 NBS = Path(__file__).resolve().parent.parent / "nbs"
@@ -85,3 +86,19 @@ def test_a_sentence_of_ours_names_the_page_where_a_known_error_is_behind_it(call
     said = called("runs").stderr
     assert said.startswith("qlora-nb: the memory ran out; take less; see http")
     assert said.endswith("#cuda-out-of-memory\n")
+
+
+def test_a_real_command_names_the_section(called, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"title": "a", "body": "b"}\n')
+    (tmp_path / "newer").mkdir()
+    (tmp_path / "newer" / "config.json").write_text('{"model_type": "gpt_neox_9"}')
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "config.json").write_text(
+        (micro_folder() / "model" / "config.json").read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "old" / "pytorch_model.bin").write_bytes(b"a pickle")
+    for words, section in [
+            ("finetune --dry-run --data rows.jsonl", "#no-columns-in-the-dataset"),
+            ("finetune --dry-run --model newer", "#transformers-does-not-recognize-this-architecture\n"),
+            ("generate --model old question", "#weights-only-as-pickle\n")]:
+        done = called(*words.split())
+        assert done.returncode == 2 and f"/questions.html{section}" in done.stderr, done.stderr
