@@ -10,7 +10,9 @@ import torch
 
 from .core import InputError
 from .lean import IGNORED
-from .memory import Recipe, Shape, evaluate_polynomial, training_parts, weight_parts
+from qlora_nb.memory import (
+    Recipe, Shape, _rotary_buffers, evaluate_polynomial, training_parts, weight_parts,
+)
 from .models import micro_batch
 from .preflight import operations
 
@@ -74,6 +76,7 @@ def traffic(
     if not recipe.sharded:
         return {"gradients": int(2 * share * size["gradients"])}
     gathered = sum(size[part] for part in ("matrices", "norms and biases", "adapter"))
+    gathered -= _rotary_buffers(shape)  # no parameters
     gathered += 0 if shape.tied else size["embeddings and head"]
     return {"gathered parameters": int(2 * passes * share * gathered),
             "gradients": int(passes * share * size["gradients"])}
