@@ -84,19 +84,6 @@ def speak(
     _spoken[0] = name
     _show_tables()
 
-def _show_tables() -> None:
-    "Let a notebook show the tables of pandas as `told` gives them."
-    notebook = "IPython" in sys.modules and sys.modules["IPython"].get_ipython()
-    if not notebook:
-        return
-    import pandas
-
-    formatters = notebook.display_formatter.formatters
-    formatters["text/html"].for_type(pandas.DataFrame, lambda table: told(table)._repr_html_())
-    for kind in (pandas.DataFrame, pandas.Series):
-        formatters["text/plain"].for_type(
-            kind, lambda table, printer, cycle: printer.text(repr(told(table))))
-
 @contextmanager
 def speaking(
     name: str,  # one of `LANGUAGES`
@@ -143,6 +130,7 @@ def all_spoken(
     """
     return [spoken(text) for text in english]
 
+# %% ../nbs/a_language.ipynb #2ce29cc9
 def told(
     words,  # a DataFrame or a Series of pandas, a dictionary, or a text
 ):  # the same; English stays where the catalogue does not know a word
@@ -174,6 +162,19 @@ def _told(text: str) -> str:
     parts = text.split(", ") if ", " in text else []
     known = list(map(_told, parts))
     return spoken(", ").join(known) if known != parts else text
+
+def _show_tables() -> None:
+    "Let a notebook show the tables of pandas as `told` gives them."
+    notebook = "IPython" in sys.modules and sys.modules["IPython"].get_ipython()
+    if not notebook:
+        return
+    import pandas
+
+    formatters = notebook.display_formatter.formatters
+    formatters["text/html"].for_type(pandas.DataFrame, lambda table: told(table)._repr_html_())
+    for kind in (pandas.DataFrame, pandas.Series):
+        formatters["text/plain"].for_type(
+            kind, lambda table, printer, cycle: printer.text(repr(told(table))))
 
 # %% ../nbs/a_language.ipynb #1a0c5e0f
 _PLACE = re.compile(r"(?<!\{)\{(\w+)\}(?!\})")
