@@ -78,6 +78,12 @@ def mark_japanese(soup: BeautifulSoup) -> None:
         words.replace_with(*pieces, NavigableString(words[end:]))
 
 
+def lighten_code(soup: BeautifulSoup) -> None:
+    "Brackets and spaces have the colour of plain text: they need no elements, of which code has thousands."
+    for plain in soup.select(".highlight span.p, .highlight span.w"):
+        plain.unwrap()
+
+
 def ease_tables(soup: BeautifulSoup) -> None:
     "A head without words is an empty cell; what scrolls sideways can be reached by keyboard."
     for head in soup.select("article th"):
@@ -194,6 +200,7 @@ def finish(folder: Path, names: list, edition: Edition, draw, bound: bool) -> di
         set_icons(soup)
         if edition.language != "ja":
             mark_japanese(soup)
+        lighten_code(soup)
         ease_tables(soup)
         describe(soup, name, edition)
         (folder / f"{name}.html").write_text(str(soup), encoding="utf-8")
