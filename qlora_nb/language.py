@@ -149,9 +149,21 @@ def told(
         return {told(name): told(value) for name, value in words.items()}
     if not hasattr(words, "rename_axis"):
         return words
-    names = {"columns": told} if hasattr(words, "columns") else {}
-    named = words.map(told).rename(index=told, **names).rename_axis(index=told, **names)
-    return named if names else named.rename(told(words.name))
+    found = words.map(told)
+    found.index = _labels(found.index)
+    if hasattr(found, "columns"):
+        found.columns = _labels(found.columns)
+        return found
+    return found.rename(told(words.name))
+
+def _labels(index):
+    "The labels of rows or columns, and the names of their levels; tuples, as of shapes, stay."
+    names = list(map(told, index.names))
+    if index.nlevels > 1:
+        levels = [_labels(index.get_level_values(i)) for i in range(index.nlevels)]
+        return type(index).from_arrays(levels, names=names)
+    plain = any(isinstance(label, tuple) for label in index)
+    return (index if plain else index.map(told)).set_names(names)
 
 def _told(text: str) -> str:
     "A text, what stands behind its number, or the parts between its commas, as far as they are known."

@@ -123,6 +123,16 @@ def test_tables_and_progress_are_japanese():
     assert steps == "学習: 30/250, loss 1.234、残り17秒", steps
 
 
+def test_a_table_keeps_labels_that_are_tuples():
+    shapes = pd.DataFrame({"loss": [1.0, 2.0]}, index=pd.Index([(2, 3), (4,)], tupleize_cols=False, name="shape"))
+    with speaking("ja"):
+        table = told(shapes.assign(box="adapter").set_index("box", append=True))
+        assert [*table.index] == [((2, 3), spoken("adapter")), ((4,), spoken("adapter"))]
+        assert [*table.index.names] == [spoken("shape"), spoken("box")] and [*table.columns] == [spoken("loss")]
+        assert told(shapes["loss"]).name == spoken("loss") != "loss"
+        assert [*told(shapes).index] == [(2, 3), (4,)]
+
+
 def test_a_sentence_of_others_is_printed_once():
     with speaking("ja"):
         assert both("no kernel image is available for execution on the device") == [
