@@ -269,12 +269,8 @@ def literals(nb: dict) -> Counter:
     counts: Counter = Counter()
     exported, shown = set(), set()
     for cell in nb["cells"]:
-        try:
-            tree = ast.parse(source(cell)) if cell["cell_type"] == "code" else ast.Module([], [])
-        except SyntaxError:
-            continue
-        found = [node.value for node in ast.walk(tree)
-                 if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        tree = parsed(source(cell) if cell["cell_type"] == "code" else "")
+        found = constants(tree)
         counts.update(found)
         if re.search(EXPORT, source(cell), flags=re.M):
             exported.update(found)
@@ -286,14 +282,18 @@ def literals(nb: dict) -> Counter:
     return counts
 
 
-def strings_of(text: str) -> set:
-    "The literals in a cell's code."
+def parsed(text: str) -> ast.Module:
+    "The syntax tree of a cell; an empty one where it is not plain Python, as magics are not."
     try:
-        tree = ast.parse(text)
+        return ast.parse(text)
     except SyntaxError:
-        return set()
-    return {node.value for node in ast.walk(tree)
-            if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+        return ast.Module([], [])
+
+
+def constants(tree: ast.AST) -> list:
+    "The strings that stand in code, as often as they do."
+    return [node.value for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)]
 
 
 def line_starts(text: str) -> list:
@@ -484,13 +484,13 @@ def check() -> list:
                   for context, text in entries.keys() - wanted.keys()]
         shared = {text for text, japanese in said.items() if japanese != text}
         for cell, told in found:
-            if cell["cell_type"] == "code" and shared:
-                left = shared.intersection(strings_of(in_japanese(cell, told, entries, [])))
-                wrong += [f"docs/ja/{name}.po, cell {cell['id']}: {text!r} stays English here, "
-                          f"and is {said[text]!r} elsewhere" for text in left]
-            if cell["cell_type"] == "code" and told:
-                if not same_code(source(cell), in_japanese(cell, told, entries, []), told):
-                    wrong.append(f"docs/ja/{name}.po, cell {cell['id']}: the code is no longer the same")
+            if cell["cell_type"] != "code":
+                continue
+            place, japanese = f"docs/ja/{name}.po, cell {cell['id']}", in_japanese(cell, told, entries, [])
+            wrong += [f"{place}: {text!r} stays English here, and is {said[text]!r} elsewhere"
+                      for text in shared.intersection(constants(parsed(japanese)))]
+            if told and not same_code(source(cell), japanese, told):
+                wrong.append(f"{place}: the code is no longer the same")
     return wrong + glossary.check(pairs)
 
 

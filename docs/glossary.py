@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from editions import ENGLISH, JAPANESE, Edition
 from project import page
@@ -46,12 +47,13 @@ def terms(edition: Edition) -> list:
 def listed(markdown: str) -> list:
     found = []
     for item in ITEM.finditer(markdown):
-        japanese = item["en"] or item["term"]
-        found.append(Term(item["ja"], item["term"], item["place"]) if item["ja"]
-                     else Term(item["term"], japanese, item["place"]))
+        english = item["ja"] or item["term"]  # in the brackets of the Japanese edition
+        japanese = item["term"] if item["ja"] else item["en"] or item["term"]
+        found.append(Term(english, japanese, item["place"]))
     return found
 
 
+@cache
 def text(edition: Edition, name: str) -> str:
     "What a reader reads of a notebook: its prose, and its code with comments and labels."
     nb = json.loads((edition.notebooks / name).read_text(encoding="utf-8"))
